@@ -1,0 +1,66 @@
+"""Separate any recording into the sources you name.
+
+>>> import unbraid
+>>> separator = unbraid.load_separator("mini")
+>>> mixture = unbraid.read("film.wav")  # doctest: +SKIP
+>>> stems = separator.separate(mixture, ["speech", "sfx-mix", "music-mix"]).stems  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from unbraid._version import __version__
+
+if TYPE_CHECKING:
+    from unbraid.audio import read
+    from unbraid.checkpoints import list_models, load_bundle, load_separator, save_bundle
+    from unbraid.errors import UnbraidError
+    from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
+    from unbraid.separation.separator import Separator
+    from unbraid.types import Progress, Separation, Waveform
+
+__all__ = [
+    "ModelConfig",
+    "Progress",
+    "Separation",
+    "Separator",
+    "UnbraidError",
+    "Waveform",
+    "WaveformModel",
+    "__version__",
+    "build_model",
+    "list_models",
+    "load_bundle",
+    "load_separator",
+    "read",
+    "save_bundle",
+]
+
+_HOMES = {
+    "ModelConfig": "unbraid.models.waveform",
+    "Progress": "unbraid.types",
+    "Separation": "unbraid.types",
+    "Separator": "unbraid.separation.separator",
+    "UnbraidError": "unbraid.errors",
+    "Waveform": "unbraid.types",
+    "WaveformModel": "unbraid.models.waveform",
+    "build_model": "unbraid.models.waveform",
+    "list_models": "unbraid.checkpoints",
+    "load_bundle": "unbraid.checkpoints",
+    "load_separator": "unbraid.checkpoints",
+    "read": "unbraid.audio",
+    "save_bundle": "unbraid.checkpoints",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: ``import unbraid`` itself stays instant."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'unbraid' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

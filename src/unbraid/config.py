@@ -1,0 +1,122 @@
+"""Typed configuration: frozen dataclasses in code, YAML or JSON on disk.
+
+A config is a frozen dataclass anywhere in the package. This file turns plain data
+into one and refuses what it does not know: an unknown key is an error that names
+the nearest key, a value of the wrong type is an error that names the place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from unbraid.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], data: object, where: str = "config") -> T:
+    """Build the frozen dataclass ``kind`` from plain data.
+
+    Args:
+        kind: The dataclass to build; nested dataclasses, tuples and unions are followed.
+        data: Mappings, sequences and scalars as YAML or JSON give them.
+        where: What to call the data in error messages, usually a file name.
+
+    Raises:
+        ConfigError: For an unknown key (with the nearest known one), a missing key, a
+            value of the wrong type, or a value that the dataclass itself refuses.
+    """
+    for problem in _unknown_keys(kind, data, where):
+        raise ConfigError(problem)
+    try:
+        return TypeAdapter(kind).validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in (where, *first["loc"]))
+        raise ConfigError(f"{place}: {first['msg']}.") from error
+
+
+def read(kind: type[T], path: Path) -> T:
+    """Read a YAML or JSON file into the frozen dataclass ``kind``.
+
+    Raises:
+        ConfigError: If the file is missing, is not YAML or JSON, or does not fit ``kind``.
+    """
+    return parse(kind, load_mapping(path), where=path.name)
+
+
+def load_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML or JSON file whose top level is a mapping.
+
+    Raises:
+        ConfigError: If the file is missing, is not YAML or JSON, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a config file ({error}).") from error
+    try:
+        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid {path.suffix.lstrip('.')} ({problem}).") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: the top level must be a mapping of keys to values.")
+    return data
+
+
+def dump(config: object) -> dict[str, Any]:
+    """Turn a frozen dataclass into plain data that ``parse`` turns back."""
+    data: dict[str, Any] = json.loads(TypeAdapter(type(config)).dump_json(config))
+    return data
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Say which known names are close to ``name``, or list all: the tail of an error.
+
+    >>> nearest("spech", ["speech", "drums"])
+    'did you mean speech?'
+    """
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"known: {', '.join(sorted(known))}."
+
+
+def _unknown_keys(kind: Any, data: object, where: str) -> Iterator[str]:
+    """Walk ``data`` beside the type ``kind``; yield a message for each key not in it."""
+    if dataclasses.is_dataclass(kind) and isinstance(data, Mapping):
+        hints = get_type_hints(kind)
+        known = [field.name for field in dataclasses.fields(kind)]
+        for key, value in data.items():
+            if key not in known:
+                yield f"{where}: unknown key {key!r}; {nearest(str(key), known)}"
+            else:
+                yield from _unknown_keys(hints[key], value, f"{where}.{key}")
+        return
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        # A key is unknown only when no member of the union knows it.
+        found = [list(_unknown_keys(member, data, where)) for member in arguments]
+        fitting = [
+            problems
+            for member, problems in zip(arguments, found, strict=True)
+            if dataclasses.is_dataclass(member) == isinstance(data, Mapping)
+        ]
+        if fitting and all(fitting):
+            yield from min(fitting, key=len)
+    elif get_origin(kind) in (tuple, list) and isinstance(data, Sequence):
+        for position, item in enumerate(data):
+            yield from _unknown_keys(arguments[0], item, f"{where}[{position}]")
+    elif get_origin(kind) in (dict, Mapping) and isinstance(data, Mapping):
+        for key, item in data.items():
+            yield from _unknown_keys(arguments[-1], item, f"{where}.{key}")

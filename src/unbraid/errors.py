@@ -1,0 +1,66 @@
+"""Every error that unbraid raises on purpose.
+
+::
+
+    UnbraidError                exit code 1   (never raised itself)
+    ├── ConfigError             2   a setting, flag or config file that makes no sense
+    ├── PromptError             3   a prompt that the model does not know, or an empty list
+    ├── AudioError              4   a file that cannot be read as audio, or written
+    ├── CheckpointError         5   a model that is missing, damaged or foreign
+    ├── DataError               6   a manifest or corpus that is incomplete
+    ├── MissingExtra            7   an optional dependency that is not installed
+    └── Cancelled               130 the caller's progress callback asked to stop
+
+Each message says what is wrong, where, and what to do about it, in one line.
+The command line prints it and leaves with the exit code.
+"""
+
+from typing import ClassVar
+
+
+class UnbraidError(Exception):
+    """Base of all errors raised on purpose; catch it to catch them all."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(UnbraidError):
+    """A setting, command-line flag or config file that makes no sense."""
+
+    exit_code = 2
+
+
+class PromptError(UnbraidError):
+    """A prompt that the model does not know, or an empty list of prompts."""
+
+    exit_code = 3
+
+
+class AudioError(UnbraidError):
+    """A file that cannot be read as audio, or audio that cannot be written."""
+
+    exit_code = 4
+
+
+class CheckpointError(UnbraidError):
+    """A model that is missing, damaged, or not of the kind that was expected."""
+
+    exit_code = 5
+
+
+class DataError(UnbraidError):
+    """A manifest or corpus that is missing, incomplete or contradictory."""
+
+    exit_code = 6
+
+
+class MissingExtra(UnbraidError):
+    """An optional dependency that is not installed; the message names the command."""
+
+    exit_code = 7
+
+
+class Cancelled(UnbraidError):
+    """Raised from a progress callback to stop the work; nothing half-written stays."""
+
+    exit_code = 130

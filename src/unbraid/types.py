@@ -1,0 +1,114 @@
+"""Small frozen records that travel between the rooms."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Waveform:
+    """Audio samples and the rate that gives them meaning.
+
+    Attributes:
+        samples: One row per channel; full scale is ±1, values beyond are kept.
+        sample_rate: Samples per second, a positive whole number.
+    """
+
+    samples: Float[Tensor, "channel time"]
+    sample_rate: int
+
+    @property
+    def num_channels(self) -> int:
+        """How many channels there are."""
+        return self.samples.shape[0]
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples each channel has."""
+        return self.samples.shape[1]
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.num_samples / self.sample_rate
+
+
+@dataclass(frozen=True, eq=False)
+class Separation:
+    """What a separator returns: one source per prompt, in the order of the prompts.
+
+    Attributes:
+        sources: The estimates, same channels and length as the mixture.
+        prompts: The canonical prompt names, one per source; names may repeat.
+        sample_rate: Samples per second.
+    """
+
+    sources: Float[Tensor, "source channel time"]
+    prompts: tuple[str, ...]
+    sample_rate: int
+
+    @property
+    def stems(self) -> dict[str, Waveform]:
+        """Stem name → audio; names that repeat are numbered (``speech_1``, ``speech_2``)."""
+        return {
+            name: Waveform(source, self.sample_rate)
+            for name, source in zip(stem_names(self.prompts), self.sources, strict=True)
+        }
+
+    def residual(self, mixture: Waveform) -> Waveform:
+        """What the sources leave of ``mixture``: the mixture minus their sum."""
+        return Waveform(mixture.samples - self.sources.sum(dim=0), self.sample_rate)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a task has come.
+
+    Attributes:
+        done_s: Seconds of audio finished.
+        total_s: Seconds of audio in all; None where the length is not known before the end.
+    """
+
+    done_s: float
+    total_s: float | None
+
+
+#: Called now and then from the working thread. Raise ``errors.Cancelled`` in it to stop.
+ProgressCallback: TypeAlias = Callable[[Progress], None]
+
+
+def stem_names(prompts: Sequence[str]) -> tuple[str, ...]:
+    """Give each source a unique name: the prompt, numbered from 1 where it repeats.
+
+    >>> stem_names(["speech", "sfx-mix", "speech"])
+    ('speech_1', 'sfx-mix', 'speech_2')
+    """
+    totals = Counter(prompts)
+    seen: Counter[str] = Counter()
+    names = []
+    for prompt in prompts:
+        seen[prompt] += 1
+        names.append(f"{prompt}_{seen[prompt]}" if totals[prompt] > 1 else prompt)
+    return tuple(names)
+
+
+def equal_prompt_groups(prompts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Positions that share a prompt, in order of first appearance.
+
+    Outputs inside such a group are interchangeable: nothing in the model says which
+    speaker comes first. Everything that compares or joins outputs may permute inside
+    a group and never across groups.
+
+    >>> equal_prompt_groups(["speech", "sfx-mix", "speech"])
+    ((0, 2), (1,))
+    """
+    groups: dict[str, list[int]] = {}
+    for position, prompt in enumerate(prompts):
+        groups.setdefault(prompt, []).append(position)
+    return tuple(tuple(positions) for positions in groups.values())
