@@ -1,0 +1,1 @@
+"""Signal processing as plain functions on tensors; knows nothing of models or prompts."""

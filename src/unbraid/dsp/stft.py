@@ -1,0 +1,108 @@
+"""The short-time Fourier transform and its inverse, exact for every length.
+
+Axes: a waveform is ``batch time``, a spectrogram ``batch frame bin``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from unbraid.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class StftConfig:
+    """Analysis and synthesis settings.
+
+    Attributes:
+        n_fft: Window length and transform size in samples, even.
+        hop_length: Step between frames in samples; must divide ``n_fft`` at least twice.
+        window: ``sqrt_hann`` (the periodic square-root Hann window of TUSS) or ``hann``.
+    """
+
+    n_fft: int = 2048
+    hop_length: int = 512
+    window: Literal["sqrt_hann", "hann"] = "sqrt_hann"
+
+    def __post_init__(self) -> None:
+        if self.n_fft < 2 or self.n_fft % 2:
+            raise ConfigError(f"stft.n_fft must be an even number of samples, not {self.n_fft}.")
+        if not 1 <= self.hop_length <= self.n_fft // 2 or self.n_fft % self.hop_length:
+            raise ConfigError(
+                f"stft.hop_length must divide n_fft ({self.n_fft}) at least twice, "
+                f"not {self.hop_length}."
+            )
+
+    @property
+    def num_bins(self) -> int:
+        """Bins of the one-sided spectrum."""
+        return self.n_fft // 2 + 1
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames that ``stft`` makes of ``num_samples`` samples."""
+        return math.ceil(num_samples / self.hop_length) + 1
+
+    def make_window(self, device: torch.device | None = None) -> Float[Tensor, n_fft]:
+        """The window itself, float32."""
+        hann = torch.hann_window(self.n_fft, periodic=True, device=device)
+        return hann.sqrt() if self.window == "sqrt_hann" else hann
+
+
+def stft(
+    waveform: Float[Tensor, "batch time"], config: StftConfig
+) -> Complex[Tensor, "batch frame bin"]:
+    """Transform a waveform into its complex spectrogram.
+
+    Half a window of zeros stands before the first sample and after the last, and zeros
+    follow up to a whole number of hops, so frame ``t`` is centred on sample
+    ``t * hop_length`` and no sample is lost. An empty waveform gives one frame of zeros.
+    """
+    length = waveform.shape[-1]
+    frames = config.num_frames(length)
+    half = config.n_fft // 2
+    right = (frames - 1) * config.hop_length - length + half
+    padded = torch.nn.functional.pad(waveform.float(), (half, right))
+    spectrum = torch.stft(
+        padded,
+        config.n_fft,
+        config.hop_length,
+        window=config.make_window(waveform.device),
+        center=False,
+        return_complex=True,
+    )
+    return spectrum.transpose(1, 2)
+
+
+def istft(
+    spectrogram: Complex[Tensor, "batch frame bin"], config: StftConfig, num_samples: int
+) -> Float[Tensor, "batch time"]:
+    """Transform a complex spectrogram back into ``num_samples`` samples.
+
+    The exact inverse of ``stft`` for an unchanged spectrogram, and the least-squares
+    one for a changed spectrogram (overlap-add divided by the sum of squared windows).
+
+    Raises:
+        ConfigError: If the spectrogram has too few frames for ``num_samples``.
+    """
+    frames = spectrogram.shape[1]
+    if frames < config.num_frames(num_samples):
+        raise ConfigError(
+            f"{frames} frames hold at most {(frames - 1) * config.hop_length} samples, "
+            f"not {num_samples}."
+        )
+    if num_samples == 0:
+        return spectrogram.real.new_zeros(spectrogram.shape[0], 0)
+    return torch.istft(
+        spectrogram.transpose(1, 2),
+        config.n_fft,
+        config.hop_length,
+        window=config.make_window(spectrogram.device),
+        center=True,
+        length=num_samples,
+    )
