@@ -1,0 +1,1 @@
+"""Separation models: one file per published system, and the wrapper around them all."""

@@ -1,0 +1,1 @@
+"""One file per published system; ``models.registry`` finds every file here by itself."""

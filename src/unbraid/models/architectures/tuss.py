@@ -1,0 +1,131 @@
+"""TUSS: task-aware unified source separation.
+
+=====================  ==========================  =======================================
+paper                  here                        what it is
+=====================  ==========================  =======================================
+X                      mixture                     spectrogram of the mixture
+P_1 .. P_N             queries                     one learned vector per wanted source
+SOS                    start_of_sequence           vector between the prompts and the frames
+Z                      features                    the mixture's features
+cross-prompt module    cross_prompt                blocks over prompts and frames together
+conditioning           features * prompts          elementwise, one copy of Z per prompt
+cond. TSE module       extraction                  blocks over each conditioned copy
+band-split, decoder    codec                       spectrogram → Z, conditioned Z → mask
+M_n, Y_n               masks, estimates            Y_n = M_n X
+=====================  ==========================  =======================================
+
+Source: K. Saijo, J. Ebbers, F. G. Germain, G. Wichern, J. Le Roux, "Task-aware unified
+    source separation", ICASSP 2025, arXiv 2410.23987.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor, nn
+
+from unbraid.dsp.masks import apply_masks
+from unbraid.dsp.stft import StftConfig
+from unbraid.errors import ConfigError
+from unbraid.models.base import Architecture, SpectralModel
+from unbraid.nn.band_split import BandSplitCodec, BandSplitConfig
+from unbraid.nn.locoformer import FeedForwardConfig, LocoformerConfig, LocoformerStack
+
+
+@dataclass(frozen=True)
+class TussConfig:
+    """One TUSS network.
+
+    Attributes:
+        codec: Entry and exit.
+        cross_prompt: Blocks in which prompts and mixture see each other; its kernels
+            along frames are 1 in the published models, so that only attention mixes
+            prompts and frames.
+        extraction: Blocks that run once per prompt, weights shared by all prompts.
+        start_of_sequence: Put a learned vector between the prompts and the frames.
+    """
+
+    codec: BandSplitConfig
+    cross_prompt: LocoformerConfig
+    extraction: LocoformerConfig
+    start_of_sequence: bool = True
+
+    def __post_init__(self) -> None:
+        if self.cross_prompt.dim != self.extraction.dim:
+            raise ConfigError(
+                f"cross_prompt.dim ({self.cross_prompt.dim}) and extraction.dim "
+                f"({self.extraction.dim}) must be equal."
+            )
+
+
+class Tuss(SpectralModel):
+    """The TUSS network.
+
+    The prompts stand before the frames on one axis under rotary positions: equal prompts
+    give different outputs, and the order of the prompts changes the outputs a little.
+    """
+
+    def __init__(self, config: TussConfig, sample_rate: int, stft: StftConfig) -> None:
+        super().__init__()
+        dim = config.cross_prompt.dim
+        self.query_dim = dim
+        widths = config.codec.band_widths(sample_rate, stft.n_fft)
+        self.codec = BandSplitCodec(config.codec, dim, widths)
+        self.cross_prompt = LocoformerStack(config.cross_prompt)
+        self.extraction = LocoformerStack(config.extraction)
+        self.start_of_sequence = (
+            nn.Parameter(torch.randn(dim)) if config.start_of_sequence else None
+        )
+
+    def forward(
+        self,
+        mixture: Complex[Tensor, "batch frame bin"],
+        queries: Float[Tensor, "batch source dim"],
+    ) -> Complex[Tensor, "batch source frame bin"]:
+        """Estimate one source per query; masks are complex and unbounded."""
+        batch, sources, _ = queries.shape
+        features = self.codec.encode(mixture)
+        prefix = queries
+        if self.start_of_sequence is not None:
+            start = self.start_of_sequence.expand(batch, 1, -1)
+            prefix = torch.cat([queries, start], dim=1)
+        # A prompt is one vector, repeated over the bands.
+        prefix_bands = prefix.unsqueeze(2).expand(-1, -1, features.shape[2], -1)
+        sequence = self.cross_prompt(torch.cat([prefix_bands, features], dim=1))
+        prompts = sequence[:, :sources]
+        features = sequence[:, prefix.shape[1] :]
+        conditioned = features.unsqueeze(1) * prompts.unsqueeze(2)
+        extracted = self.extraction(conditioned.flatten(0, 1))
+        masks = self.codec.decode(extracted).squeeze(1).unflatten(0, (batch, sources))
+        return apply_masks(masks, mixture)
+
+
+def _stack(
+    num_blocks: int, dim: int, heads: int, attention_dim: int, hidden_dim: int, frame_kernel: int
+) -> LocoformerConfig:
+    return LocoformerConfig(
+        num_blocks=num_blocks,
+        dim=dim,
+        num_groups=8,
+        num_heads=heads,
+        attention_dim=attention_dim,
+        freq_feed_forward=(FeedForwardConfig(hidden_dim, 4),) * 2,
+        frame_feed_forward=(FeedForwardConfig(hidden_dim, frame_kernel),) * 2,
+    )
+
+
+ARCHITECTURE = Architecture(
+    name="tuss",
+    config_type=TussConfig,
+    build=Tuss,
+    presets={
+        "medium": TussConfig(
+            BandSplitConfig(), _stack(4, 64, 4, 128, 384, 1), _stack(2, 64, 4, 96, 256, 4)
+        ),
+        "large": TussConfig(
+            BandSplitConfig(), _stack(6, 128, 8, 256, 384, 1), _stack(3, 128, 8, 192, 256, 4)
+        ),
+    },
+)

@@ -1,0 +1,39 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unbraid.errors import ConfigError
+
+
+class RmsGroupNorm(nn.Module):
+    """Divide each group of channels by its root mean square, then scale each channel.
+
+    Args:
+        dim: Channels on the last axis.
+        num_groups: Groups of ``dim / num_groups`` neighbouring channels.
+        eps: Added to the root mean square itself, outside the root.
+
+    Raises:
+        ConfigError: If ``num_groups`` does not divide ``dim``.
+
+    Source: K. Saijo et al., "TF-Locoformer", IWAENC 2024, section 3.2.
+    """
+
+    def __init__(self, dim: int, num_groups: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        if num_groups < 1 or dim % num_groups:
+            raise ConfigError(f"num_groups ({num_groups}) must divide dim ({dim}).")
+        self.gain = nn.Parameter(torch.ones(dim))
+        self.num_groups = num_groups
+        self.eps = eps
+
+    def forward(self, features: Float[Tensor, "*axes dim"]) -> Float[Tensor, "*axes dim"]:
+        """Normalise the last axis, in float32 whatever the input's precision."""
+        groups = features.float().unflatten(-1, (self.num_groups, -1))
+        root_mean_square = groups.square().mean(dim=-1, keepdim=True).sqrt()
+        normalised = (groups / (root_mean_square + self.eps)).flatten(-2)
+        return (normalised * self.gain).to(features.dtype)

@@ -1,0 +1,89 @@
+"""The prompt bank: names on one side, rows of a matrix on the other.
+
+Names end here. What crosses into a network are the rows: so a batch may hold different
+prompts, a model can be exported, and teaching a prompt is training one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unbraid.config import nearest
+from unbraid.errors import PromptError
+
+#: The prompts of TUSS under the names that we use.
+STANDARD_PROMPTS = ("speech", "sfx", "sfx-mix", "vocals", "drums", "bass", "other", "music-mix")
+
+#: Other names for the same thing: those of the released checkpoints and of data sets.
+ALIASES = {
+    "sfxbg": "sfx-mix",
+    "effects": "sfx-mix",
+    "musicbg": "music-mix",
+    "music": "music-mix",
+    "instrumental": "music-mix",
+}
+
+
+def canonical_name(name: str) -> str:
+    """The name we use for a prompt: aliases resolved, blanks around it dropped.
+
+    >>> canonical_name(" musicbg")
+    'music-mix'
+    """
+    stripped = name.strip()
+    return ALIASES.get(stripped, stripped)
+
+
+class PromptBank(nn.Module):
+    """One learned vector per prompt, looked up by index.
+
+    Args:
+        names: Canonical names, unique, one per row.
+        dim: Length of a prompt vector.
+
+    Raises:
+        PromptError: If a name stands twice or is empty.
+    """
+
+    def __init__(self, names: Sequence[str], dim: int) -> None:
+        super().__init__()
+        if len(set(names)) != len(names) or not all(names):
+            raise PromptError(f"prompt names must be unique and not empty: {', '.join(names)}.")
+        self.names = tuple(names)
+        self.weight = nn.Parameter(torch.randn(len(names), dim))
+
+    def indices(self, names: Sequence[str]) -> Int[Tensor, source]:
+        """Rows of the named prompts, in the order given; repeats and aliases are allowed.
+
+        Raises:
+            PromptError: For an empty list, or a name that the bank does not hold.
+        """
+        return torch.tensor([self.names.index(name) for name in self.resolve(names)])
+
+    def resolve(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Canonical names of the prompts, checked to be in the bank.
+
+        A name of the bank's own wins over an alias, so that a taught prompt may be
+        called ``music``.
+
+        Raises:
+            PromptError: For an empty list, or a name that the bank does not hold.
+        """
+        if not names:
+            raise PromptError(f"no prompt given; name at least one of: {', '.join(self.names)}.")
+        resolved = []
+        for name in names:
+            known = name.strip() if name.strip() in self.names else canonical_name(name)
+            if known not in self.names:
+                choices = [*self.names, *ALIASES]
+                raise PromptError(f"unknown prompt {name.strip()!r}; {nearest(known, choices)}")
+            resolved.append(known)
+        return tuple(resolved)
+
+    def forward(self, indices: Int[Tensor, "batch source"]) -> Float[Tensor, "batch source dim"]:
+        """The vectors at ``indices``."""
+        return torch.nn.functional.embedding(indices, self.weight)
