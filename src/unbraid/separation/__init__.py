@@ -1,0 +1,1 @@
+"""From whole recordings to chunks and back."""
