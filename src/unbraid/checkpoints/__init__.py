@@ -1,0 +1,31 @@
+"""Models on disk and on the hub: bundles, the catalogue of them, and importers."""
+
+from unbraid.checkpoints.bundle import Bundle, load_bundle, save_bundle
+from unbraid.checkpoints.card import Card
+from unbraid.checkpoints.catalogue import (
+    DEFAULT_MODEL,
+    ModelInfo,
+    list_models,
+    load_separator,
+    model_info,
+    resolve_model,
+    user_home,
+    user_models_dir,
+)
+from unbraid.checkpoints.importers import import_released
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "Bundle",
+    "Card",
+    "ModelInfo",
+    "import_released",
+    "list_models",
+    "load_bundle",
+    "load_separator",
+    "model_info",
+    "resolve_model",
+    "save_bundle",
+    "user_home",
+    "user_models_dir",
+]

@@ -1,0 +1,238 @@
+"""The models at hand: what ships inside the package, and what the user has added.
+
+A model is named in one of four ways, tried in this order:
+
+1. ``mini``: a model inside the package;
+2. ``my-model``: a folder among the user's models (``user_models_dir()``);
+3. ``hf:owner/name`` or ``hf:owner/name@revision``: a model on the Hugging Face hub;
+4. ``./some/folder``: a bundle anywhere.
+
+So a name means the same model in every working directory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import platformdirs
+import torch
+
+from unbraid.checkpoints.bundle import (
+    count_parameters,
+    digest,
+    is_bundle,
+    load_bundle,
+    read_card,
+    read_config,
+)
+from unbraid.checkpoints.hub import PREFIX, fetch
+from unbraid.config import nearest
+from unbraid.errors import CheckpointError
+from unbraid.separation.separator import Separator
+
+#: Where a model was found.
+Origin: TypeAlias = Literal["embedded", "user", "path", "hub"]
+
+#: The model that is used when none is named.
+DEFAULT_MODEL = "mini"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known about a model without loading its weights.
+
+    Attributes:
+        name: What to call it in ``resolve_model``.
+        licence: Licence of the weights.
+        source: Where the weights come from.
+        path: Its folder.
+        num_parameters: How many numbers its files store.
+        sample_rate: The rate at which it computes, in samples per second.
+        prompts: The canonical prompt names that it knows.
+        description: One line; what is wrong with the model where ``is_damaged``.
+        digest: SHA-256 of the bundle (see ``bundle``).
+        origin: Where it was found.
+        is_damaged: Whether the folder cannot be read as a model; all but ``name``, ``path``,
+            ``origin`` and ``description`` is then empty.
+    """
+
+    name: str
+    licence: str
+    source: str
+    path: Path
+    num_parameters: int
+    sample_rate: int
+    prompts: tuple[str, ...]
+    description: str
+    digest: str
+    origin: Origin
+    is_damaged: bool = False
+
+
+def user_home() -> Path:
+    """The folder for what the user adds: ``$UNBRAID_HOME``, or the platform's data folder."""
+    home = os.environ.get("UNBRAID_HOME")
+    return Path(home).expanduser() if home else platformdirs.user_data_path("unbraid")
+
+
+def user_models_dir() -> Path:
+    """Where the user's models are kept, one folder each. It may not exist yet."""
+    return user_home() / "models"
+
+
+def list_models() -> tuple[ModelInfo, ...]:
+    """All models inside the package and among the user's, by origin and name.
+
+    A folder that is damaged is listed as such rather than left out. Models on the hub are
+    not listed, those in its cache included.
+    """
+    embedded = [_info_or_damage(*item, "embedded") for item in embedded_models().items()]
+    users = [_info_or_damage(*item, "user") for item in _users().items()]
+    return (*embedded, *users)
+
+
+def model_info(model: str | Path) -> ModelInfo:
+    """Read what is known about one model, without loading its weights.
+
+    Args:
+        model: A name, a folder or a model on the hub, as in ``resolve_model``.
+
+    Raises:
+        CheckpointError: If there is no such model, or it is damaged.
+    """
+    name = str(model)
+    folder = resolve_model(model)
+    if name in embedded_models():
+        return _info(name, folder, "embedded")
+    if name in _users():
+        return _info(name, folder, "user")
+    if name.startswith(PREFIX):
+        return _info(name, folder, "hub")
+    return _info(folder.name, folder, "path")
+
+
+def resolve_model(model: str | Path) -> Path:
+    """Find the folder of a model.
+
+    Args:
+        model: The name of a model in the package or of the user's, ``hf:owner/name`` with an
+            optional ``@revision``, or a folder.
+
+    Raises:
+        CheckpointError: If there is no such model; the message gives near names and the
+            folder of the user's models. Also if the hub refuses or cannot be reached.
+    """
+    name = str(model)
+    if isinstance(model, str):
+        if folder := (embedded_models() | _users()).get(name):
+            return folder
+        if name.startswith(PREFIX):
+            return fetch(name)
+    try:
+        path = Path(model).expanduser()
+        if path.is_dir():
+            return path
+        is_file = path.exists()
+    except (OSError, RuntimeError) as error:  # too long, not allowed, no such home folder
+        raise CheckpointError(f"{name}: cannot be looked up as a folder ({error}).") from error
+    if is_file:
+        raise CheckpointError(
+            f"{name}: a file, not the folder of a model; import released checkpoints first "
+            "with `unbraid models import`."
+        )
+    known = sorted(embedded_models().keys() | _users().keys())
+    choices = nearest(name, known) if known else "there are none yet."
+    raise CheckpointError(
+        f"{name}: there is no such model; {choices} Your own models belong in {user_models_dir()}."
+    )
+
+
+def load_separator(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    device: str | torch.device | None = None,
+    segment_s: float | None = None,
+    overlap_s: float | None = None,
+) -> Separator:
+    """Load a model, ready to separate.
+
+    Args:
+        model: A name, a folder or a model on the hub, as in ``resolve_model``.
+        device: Where to compute; None takes the first of cuda, mps and cpu that is there.
+        segment_s: Length of a chunk in seconds; None for what the model was made for.
+        overlap_s: Overlap of neighbouring chunks in seconds; None for the model's own.
+
+    Raises:
+        CheckpointError: If there is no such model, or it is damaged.
+        ConfigError: If segment and overlap make no sense together.
+    """
+    bundle = load_bundle(resolve_model(model))
+    return Separator(
+        bundle.model,
+        segment_s=segment_s,
+        overlap_s=overlap_s,
+        device=_best_device() if device is None else device,
+    )
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def embedded_models() -> dict[str, Path]:
+    """The models inside the package: name to folder."""
+    return dict(_bundles(Path(str(resources.files("unbraid") / "weights"))))
+
+
+def _users() -> dict[str, Path]:
+    """The user's models; one that is named like a model of the package goes by its path."""
+    taken = embedded_models()
+    return {
+        str(folder) if name in taken else name: folder
+        for name, folder in _bundles(user_models_dir())
+    }
+
+
+def _bundles(parent: Path) -> Iterator[tuple[str, Path]]:
+    """Models in a folder by name; names with a leading dot are unfinished or leftovers."""
+    try:
+        if parent.is_dir():
+            for folder in sorted(parent.iterdir()):
+                if not folder.name.startswith(".") and is_bundle(folder):
+                    yield folder.name, folder
+    except OSError as error:
+        raise CheckpointError(
+            f"{parent}: the models there cannot be listed ({error.strerror}); "
+            "check who may read the folder."
+        ) from error
+
+
+def _info_or_damage(name: str, folder: Path, origin: Origin) -> ModelInfo:
+    try:
+        return _info(name, folder, origin)
+    except CheckpointError as error:
+        return ModelInfo(name, "", "", folder, 0, 0, (), str(error), "", origin, is_damaged=True)
+
+
+def _info(name: str, folder: Path, origin: Origin) -> ModelInfo:
+    config = read_config(folder)
+    card = read_card(folder)
+    return ModelInfo(
+        name=name,
+        licence=card.licence,
+        source=card.source,
+        path=folder,
+        num_parameters=count_parameters(folder),
+        sample_rate=config.sample_rate,
+        prompts=config.prompts,
+        description=card.description,
+        digest=digest(folder),
+        origin=origin,
+    )
