@@ -1,0 +1,1 @@
+"""Corpora: manifests, the clips of each prompt, and the mixtures made of them."""

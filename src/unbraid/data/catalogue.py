@@ -1,0 +1,85 @@
+"""Which recordings serve which prompt."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from unbraid.data.manifest import Recording
+from unbraid.data.store import ClipStore
+from unbraid.errors import DataError
+from unbraid.mixing.recipe import Clip
+
+
+def select(
+    recordings: Sequence[Recording], pools: Mapping[str, Sequence[str]], split: str
+) -> dict[str, tuple[Recording, ...]]:
+    """Sort the recordings of a split into pools.
+
+    Args:
+        recordings: All rows of a manifest.
+        pools: Prompt → patterns over ``category/class``, as in shells. A pattern that
+            begins with ``!`` takes away what the patterns before it let in.
+        split: Which split to take from.
+
+    Raises:
+        DataError: If a pattern that lets in matches no recording of any split.
+    """
+    kinds = sorted({recording.kind for recording in recordings})
+    chosen = {}
+    for prompt, patterns in pools.items():
+        wanted: set[str] = set()
+        for pattern in patterns:
+            matching = set(fnmatch.filter(kinds, pattern.removeprefix("!")))
+            if pattern.startswith("!"):
+                wanted -= matching
+                continue
+            if not matching:
+                raise DataError(f"pool {prompt!r}: the pattern {pattern!r} matches no recording.")
+            wanted |= matching
+        chosen[prompt] = tuple(
+            recording
+            for recording in recordings
+            if recording.split == split and recording.kind in wanted
+        )
+    return chosen
+
+
+def open_pools(
+    manifest: Path,
+    recordings: Sequence[Recording],
+    pools: Mapping[str, Sequence[str]],
+    split: str,
+    sample_rate: int,
+    cache_dir: Path,
+) -> tuple[dict[str, tuple[Clip, ...]], ClipStore]:
+    """Decode the recordings of a split and list them as clips, prompt by prompt.
+
+    Silent and unreadable recordings are left out.
+    """
+    selected = select(recordings, pools, split)
+    needed = {row.path: row for rows in selected.values() for row in rows}
+    store = ClipStore(manifest.parent, list(needed.values()), sample_rate, cache_dir)
+    clips = {
+        prompt: tuple(
+            Clip(
+                key=row.path,
+                duration_s=row.duration_s,
+                bandwidth_hz=row.bandwidth_hz,
+                performer=row.speaker,
+                song=_song(row),
+                active_s=store.active_s(row.path),
+            )
+            for row in rows
+            if row.path in store and store.active_s(row.path)
+        )
+        for prompt, rows in selected.items()
+    }
+    return clips, store
+
+
+def _song(recording: Recording) -> str:
+    """Stems of one song share the part of their file name before the last ``__``."""
+    name = PurePosixPath(recording.path).stem
+    return name.rpartition("__")[0] if recording.kind.startswith("music_stems/") else ""

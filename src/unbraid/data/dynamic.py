@@ -1,0 +1,93 @@
+"""An endless stream of mixtures, the same for any number of workers and after any stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from unbraid.mixing.recipe import MixPlan, Planner
+from unbraid.mixing.render import ClipReader, render
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureBatch:
+    """Mixtures of one length that ask for the same number of sources.
+
+    Attributes:
+        mixture: What the model hears.
+        references: What it should give.
+        prompt_indices: Rows of the prompt bank, one per reference.
+    """
+
+    mixture: Float[Tensor, "batch time"]
+    references: Float[Tensor, "batch source time"]
+    prompt_indices: Int[Tensor, "batch source"]
+
+
+class MixtureStream(IterableDataset[MixtureBatch]):
+    """Draws and renders batch after batch.
+
+    Batch ``n`` depends on the seed and on ``n`` alone. With several loader workers each
+    renders every so-many-th batch, and the loader hands them out in order, so the stream
+    is the same; started at ``first_batch`` it goes on as if it had never stopped.
+
+    Args:
+        planner: Draws the plans.
+        read_clip: Reads the clips that the plans name.
+        sample_rate: Of the clips and the mixtures.
+        prompt_rows: Prompt → row of the model's prompt bank.
+        batch_size: Mixtures in a batch.
+        seed: Of the whole stream.
+        first_batch: Number of batches to skip.
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        read_clip: ClipReader,
+        sample_rate: int,
+        prompt_rows: Mapping[str, int],
+        batch_size: int,
+        seed: int,
+        first_batch: int = 0,
+    ) -> None:
+        self._planner = planner
+        self._read_clip = read_clip
+        self._sample_rate = sample_rate
+        self._prompt_rows = dict(prompt_rows)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._first_batch = first_batch
+
+    def __iter__(self) -> Iterator[MixtureBatch]:
+        worker = get_worker_info()
+        number = self._first_batch + (worker.id if worker is not None else 0)
+        step = worker.num_workers if worker is not None else 1
+        while True:
+            yield self.batch(number)
+            number += step
+
+    def batch(self, number: int) -> MixtureBatch:
+        """Batch ``number`` of the stream."""
+        plans = self._planner.draw_batch(self._batch_size, seed=f"{self._seed}/{number}")
+        return render_batch(plans, self._read_clip, self._sample_rate, self._prompt_rows)
+
+
+def render_batch(
+    plans: tuple[MixPlan, ...],
+    read_clip: ClipReader,
+    sample_rate: int,
+    prompt_rows: Mapping[str, int],
+) -> MixtureBatch:
+    """Render plans that ask for the same number of sources, and stack them."""
+    mixes = [render(plan, read_clip, sample_rate) for plan in plans]
+    return MixtureBatch(
+        mixture=torch.stack([mix.mixture for mix in mixes]),
+        references=torch.stack([mix.references for mix in mixes]),
+        prompt_indices=torch.tensor([[prompt_rows[name] for name in mix.prompts] for mix in mixes]),
+    )

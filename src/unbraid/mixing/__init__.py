@@ -1,0 +1,1 @@
+"""Making mixtures: a recipe draws a plan (plain data), a plan is rendered into audio."""

@@ -1,0 +1,439 @@
+"""From distributions to a plan: what to mix, from which stretch, how loud.
+
+A plan is plain data. It depends on the recipe, the clips at hand and a seed, and on
+nothing else: not on the number of workers, not on what was drawn before. So a run that
+stops can go on exactly where it was, and a mixture can be looked at before it is heard.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from unbraid.errors import ConfigError, DataError
+
+Choice = TypeVar("Choice")
+
+_INSTRUMENTS = ("bass", "drums", "vocals", "other")
+
+#: Which prompt may follow which, from the TUSS release. A zero forbids the pair.
+_FOLLOWING: dict[str, dict[str, float]] = {
+    "speech": {
+        "speech": 0.4, "sfx": 0.1, "sfx-mix": 0.2, "music-mix": 0.2,
+        **dict.fromkeys(_INSTRUMENTS, 0.025),
+    },
+    "sfx": {
+        "speech": 0.2, "sfx": 0.5, "sfx-mix": 0.0, "music-mix": 0.2,
+        **dict.fromkeys(_INSTRUMENTS, 0.025),
+    },
+    "sfx-mix": {
+        "speech": 0.5, "sfx": 0.0, "sfx-mix": 0.0, "music-mix": 0.4,
+        **dict.fromkeys(_INSTRUMENTS, 0.025),
+    },
+    "music-mix": {
+        "speech": 1 / 3, "sfx": 1 / 3, "sfx-mix": 1 / 3, "music-mix": 0.0,
+        **dict.fromkeys(_INSTRUMENTS, 0.0),
+    },
+    **{
+        instrument: {
+            "speech": 1 / 30, "sfx": 1 / 30, "sfx-mix": 1 / 30, "music-mix": 0.0,
+            **{name: 0.0 if name == instrument else 0.3 for name in _INSTRUMENTS},
+        }
+        for instrument in _INSTRUMENTS
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording that sources can be cut from.
+
+    Attributes:
+        key: What the renderer's reader knows it by.
+        duration_s: Its length.
+        bandwidth_hz: The highest frequency that it can hold.
+        performer: Who speaks or plays; two sources of one prompt never share one.
+        song: Recordings of the same song run in time with each other; empty for none.
+        active_s: Start of each stretch of ``ACTIVE_BLOCK_S`` seconds that is not silent.
+    """
+
+    key: str
+    duration_s: float
+    bandwidth_hz: float
+    performer: str = ""
+    song: str = ""
+    active_s: tuple[float, ...] = (0.0,)
+
+
+#: Resolution at which activity is known, in seconds.
+ACTIVE_BLOCK_S = 0.5
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """One stretch of one clip; a source is the sum of one or more parts.
+
+    Attributes:
+        clip: Key of the clip.
+        start_s: Where the crop begins; negative where silence stands before the clip.
+        gain_db: Level of the part, whose root mean square is brought to 1 before.
+        tone_db: Gain at ``TONE_HZ``, log-frequency interpolated between; empty for none.
+    """
+
+    clip: str
+    start_s: float
+    gain_db: float = 0.0
+    tone_db: tuple[float, ...] = ()
+
+
+#: Frequencies at which a part's tone is set.
+TONE_HZ = (60.0, 250.0, 1000.0, 4000.0, 16000.0)
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """One source of a mixture.
+
+    Attributes:
+        prompt: Canonical name of its prompt.
+        parts: What it is the sum of; none for a prompt whose sound is absent.
+        gain_db: Its level, after its root mean square was brought to 1.
+        is_asked: False where the sound is in the mixture but nobody asks for it.
+    """
+
+    prompt: str
+    parts: tuple[PartPlan, ...]
+    gain_db: float
+    is_asked: bool = True
+
+
+@dataclass(frozen=True)
+class MixPlan:
+    """One mixture.
+
+    Attributes:
+        crop_s: Its length.
+        sources: What it is made of.
+        bandwidth_hz: Every source is cut above this frequency; None for no cut.
+    """
+
+    crop_s: float
+    sources: tuple[SourcePlan, ...]
+    bandwidth_hz: float | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A fixed list of prompts, and how often it is drawn beside the other scenes."""
+
+    prompts: tuple[str, ...]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class MixRecipe:
+    """Distributions that mixtures are drawn from; the defaults are those of TUSS.
+
+    Attributes:
+        crop_s: Length of a mixture.
+        num_sources: How many sources a mixture has → how often. One number per batch.
+        first: How often a prompt is drawn first.
+        following: Last prompt → how often each prompt follows it. A zero in the row of
+            any prompt drawn so far forbids the pair.
+        repeatable: Prompts that may stand more than once in a mixture.
+        scenes: If given, draw one of these lists of prompts in place of the chain above.
+        gain_db: Prompt → lowest and highest level, drawn evenly in dB.
+        composed: Prompt → prompts whose clips it can be put together from.
+        composed_probability: How often it is, also when it has clips of its own.
+        composed_parts: How many parts it then has → how often.
+        same_song_probability: How often the instruments of a mixture are cut from one
+            song at one time, where the clips allow it.
+        common_bandwidth_probability: How often all sources are cut to the narrowest
+            bandwidth among them, so that bandwidth does not give a source away.
+        random_bandwidth_probability: How often a mixture is cut at a random frequency.
+        tone_probability: How often a part gets a random tone.
+        tone_db: Largest boost or cut of that tone.
+        absent_probability: How often a source is silent though its prompt is asked.
+        unasked_probability: How often a prompt that stands once is not asked.
+        clip_weight_exponent: A clip is drawn in proportion to its active seconds to this
+            power: 0 draws all files alike, 1 all seconds alike.
+
+    Source: K. Saijo et al., "Task-aware unified source separation", ICASSP 2025, and its
+        released code, for the default values.
+    """
+
+    crop_s: float = 6.0
+    num_sources: Mapping[int, float] = field(default_factory=lambda: {2: 1.0, 3: 1.0, 4: 1.0})
+    first: Mapping[str, float] = field(
+        default_factory=lambda: {
+            **dict.fromkeys(("speech", "sfx", "sfx-mix", "music-mix"), 0.2),
+            **dict.fromkeys(_INSTRUMENTS, 0.05),
+        }
+    )
+    following: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: _FOLLOWING)
+    repeatable: tuple[str, ...] = ("speech", "sfx")
+    scenes: tuple[Scene, ...] = ()
+    gain_db: Mapping[str, tuple[float, float]] = field(
+        default_factory=lambda: {
+            **dict.fromkeys(("speech", *_INSTRUMENTS), (-10.0, 0.0)),
+            **dict.fromkeys(("sfx", "sfx-mix", "music-mix"), (-20.0, 0.0)),
+        }
+    )
+    composed: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: {"sfx-mix": ("sfx",), "music-mix": _INSTRUMENTS}
+    )
+    composed_probability: float = 0.25
+    composed_parts: Mapping[int, float] = field(
+        default_factory=lambda: {1: 0.1, 2: 0.4, 3: 0.4, 4: 0.1}
+    )
+    same_song_probability: float = 0.0
+    common_bandwidth_probability: float = 1.0
+    random_bandwidth_probability: float = 0.0
+    tone_probability: float = 0.0
+    tone_db: float = 6.0
+    absent_probability: float = 0.0
+    unasked_probability: float = 0.0
+    clip_weight_exponent: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.crop_s <= 0:
+            raise ConfigError(f"recipe.crop_s must be positive, not {self.crop_s}.")
+        for name in (
+            "composed_probability",
+            "same_song_probability",
+            "common_bandwidth_probability",
+            "random_bandwidth_probability",
+            "tone_probability",
+            "absent_probability",
+            "unasked_probability",
+        ):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"recipe.{name} is a probability, not {getattr(self, name)}.")
+
+
+class Planner:
+    """Draws plans from a recipe and the clips of each prompt.
+
+    Args:
+        recipe: The distributions.
+        clips: Prompt → its clips. A prompt without clips must be one that is composed.
+
+    Raises:
+        DataError: If a prompt that the recipe can draw has nothing to be made from.
+    """
+
+    def __init__(self, recipe: MixRecipe, clips: Mapping[str, Sequence[Clip]]) -> None:
+        self._recipe = recipe
+        self._clips = {prompt: tuple(pool) for prompt, pool in clips.items() if pool}
+        self._weights = {
+            prompt: list(
+                itertools.accumulate(
+                    (len(clip.active_s) * ACTIVE_BLOCK_S) ** recipe.clip_weight_exponent
+                    for clip in pool
+                )
+            )
+            for prompt, pool in self._clips.items()
+        }
+        drawable = {name for scene in recipe.scenes for name in scene.prompts}
+        if not recipe.scenes:
+            drawable = {name for name, weight in recipe.first.items() if weight > 0}
+        for prompt in sorted(drawable):
+            made_of = (prompt, *recipe.composed.get(prompt, ()))
+            if not any(name in self._clips for name in made_of):
+                raise DataError(
+                    f"no clips for the prompt {prompt!r}: add some to the manifest, or take "
+                    "the prompt out of the recipe."
+                )
+
+    def draw_batch(self, batch_size: int, seed: str) -> tuple[MixPlan, ...]:
+        """Draw mixtures that ask for the same number of sources.
+
+        Equal arguments give equal plans, on every machine and in every order of calls.
+        """
+        rng = random.Random(seed)
+        recipe = self._recipe
+        count = _choose(rng, recipe.num_sources)
+        if recipe.scenes:
+            lengths: dict[int, float] = {}
+            for scene in recipe.scenes:
+                lengths[len(scene.prompts)] = lengths.get(len(scene.prompts), 0.0) + scene.weight
+            count = _choose(rng, lengths)
+        unasked = int(rng.random() < recipe.unasked_probability)
+        plans: list[MixPlan] = []
+        while len(plans) < batch_size:
+            plan = self.draw_mixture(self._draw_prompts(count, rng), rng)
+            if unasked:
+                plan = _leave_one_unasked(plan, rng)
+            plans.append(plan)
+        # Where one mixture has no prompt to leave out, none of its batch leaves one out.
+        if len({sum(source.is_asked for source in plan.sources) for plan in plans}) > 1:
+            plans = [_ask_all(plan) for plan in plans]
+        return tuple(plans)
+
+    def draw_mixture(self, prompts: Sequence[str], rng: random.Random) -> MixPlan:
+        """Draw clips, crops and levels for the given prompts.
+
+        Raises:
+            DataError: If the clips are too few for that many different performers.
+        """
+        recipe = self._recipe
+        song = self._draw_song(prompts, rng)
+        taken: set[str] = set()
+        sources = []
+        bandwidths = []
+        for prompt in prompts:
+            low, high = recipe.gain_db[prompt]
+            gain_db = rng.uniform(low, high)
+            if len(prompts) > 1 and rng.random() < recipe.absent_probability:
+                sources.append(SourcePlan(prompt, (), gain_db))
+                continue
+            parts = []
+            for clip, start_s, part_gain_db in self._draw_parts(prompt, song, taken, rng):
+                parts.append(PartPlan(clip.key, start_s, part_gain_db, self._draw_tone(rng)))
+                bandwidths.append(clip.bandwidth_hz)
+            sources.append(SourcePlan(prompt, tuple(parts), gain_db))
+        if not any(source.parts for source in sources):
+            return self.draw_mixture(prompts, rng)
+        return MixPlan(recipe.crop_s, tuple(sources), self._draw_bandwidth(bandwidths, rng))
+
+    def _draw_prompts(self, count: int, rng: random.Random) -> tuple[str, ...]:
+        recipe = self._recipe
+        if recipe.scenes:
+            fitting = [scene for scene in recipe.scenes if len(scene.prompts) == count]
+            weights = [scene.weight for scene in fitting]
+            return rng.choices(fitting, weights)[0].prompts
+        while True:  # a chain that ran into a corner starts again
+            prompts = [_choose(rng, recipe.first)]
+            while len(prompts) < count:
+                allowed = {
+                    name: weight
+                    for name, weight in recipe.following[prompts[-1]].items()
+                    if all(recipe.following[chosen].get(name, 0.0) > 0 for chosen in prompts)
+                    and (name not in prompts or name in recipe.repeatable)
+                }
+                if not allowed:
+                    break
+                prompts.append(_choose(rng, allowed))
+            else:
+                return tuple(prompts)
+
+    def _draw_song(self, prompts: Sequence[str], rng: random.Random) -> tuple[str, float] | None:
+        """A song and a time in it at which the instruments of a mixture are cut together."""
+        wanted = [name for name in prompts if any(clip.song for clip in self._clips.get(name, ()))]
+        for prompt in prompts:
+            wanted += [
+                name
+                for name in self._recipe.composed.get(prompt, ())
+                if any(clip.song for clip in self._clips.get(name, ()))
+            ]
+        if len(wanted) < 2 or rng.random() >= self._recipe.same_song_probability:
+            return None
+        lead = rng.choice([clip for clip in self._clips[rng.choice(wanted)] if clip.song])
+        return lead.song, _draw_start(lead, self._recipe.crop_s, rng)
+
+    def _draw_parts(
+        self,
+        prompt: str,
+        song: tuple[str, float] | None,
+        taken: set[str],
+        rng: random.Random,
+    ) -> list[tuple[Clip, float, float]]:
+        """Clips, starts and levels of the parts of one source."""
+        recipe = self._recipe
+        kinds = [name for name in recipe.composed.get(prompt, ()) if name in self._clips]
+        composes = bool(kinds) and (
+            prompt not in self._clips or rng.random() < recipe.composed_probability
+        )
+        if not composes:
+            clip, start_s = self._draw_clip(prompt, song, taken, rng)
+            return [(clip, start_s, 0.0)]
+        count = _choose(rng, recipe.composed_parts)
+        # Parts of several kinds are of distinct kinds: no band has two drummers.
+        distinct = len(kinds) > 1
+        chosen = rng.sample(kinds, min(count, len(kinds))) if distinct else kinds * count
+        parts = []
+        for name in chosen:
+            clip, start_s = self._draw_clip(name, song, taken, rng)
+            low, high = recipe.gain_db[name]
+            parts.append((clip, start_s, rng.uniform(low, high)))
+        return parts
+
+    def _draw_clip(
+        self,
+        prompt: str,
+        song: tuple[str, float] | None,
+        taken: set[str],
+        rng: random.Random,
+    ) -> tuple[Clip, float]:
+        pool = self._clips[prompt]
+        if song is not None:
+            for clip in pool:
+                if clip.song == song[0] and clip.key not in taken:
+                    taken.add(clip.key)
+                    return clip, song[1]
+        for _ in range(1000):
+            clip = rng.choices(pool, cum_weights=self._weights[prompt])[0]
+            # A recording is used once, and two sources never share a speaker.
+            if clip.key not in taken and (not clip.performer or clip.performer not in taken):
+                taken.update({clip.key, clip.performer} - {""})
+                return clip, _draw_start(clip, self._recipe.crop_s, rng)
+        raise DataError(
+            f"the {len(pool)} clips for {prompt!r} are too few to draw another one of a "
+            "different performer; add recordings."
+        )
+
+    def _draw_tone(self, rng: random.Random) -> tuple[float, ...]:
+        if rng.random() >= self._recipe.tone_probability:
+            return ()
+        limit = self._recipe.tone_db
+        return tuple(round(rng.uniform(-limit, limit), 2) for _ in TONE_HZ)
+
+    def _draw_bandwidth(self, bandwidths: Sequence[float], rng: random.Random) -> float | None:
+        cut: float | None = None
+        if rng.random() < self._recipe.common_bandwidth_probability:
+            cut = min(bandwidths)
+        if rng.random() < self._recipe.random_bandwidth_probability:
+            random_cut = 3400.0 * (20000.0 / 3400.0) ** rng.random()
+            cut = min(cut or random_cut, random_cut)
+        return cut
+
+
+def _draw_start(clip: Clip, crop_s: float, rng: random.Random) -> float:
+    """A crop that holds one of the clip's active stretches, as a whole where it can."""
+    block = rng.choice(clip.active_s) if clip.active_s else 0.0
+    earliest = block - max(0.0, crop_s - ACTIVE_BLOCK_S)
+    start = rng.uniform(earliest, block)
+    slack = clip.duration_s - crop_s  # negative where the clip is shorter than the crop
+    return min(max(start, min(0.0, slack)), max(0.0, slack))
+
+
+def _leave_one_unasked(plan: MixPlan, rng: random.Random) -> MixPlan:
+    """Turn one prompt that stands once into a sound that nobody asks for."""
+    names = [source.prompt for source in plan.sources]
+    candidates = [
+        position
+        for position, source in enumerate(plan.sources)
+        if names.count(source.prompt) == 1 and source.parts
+    ]
+    if len(names) < 2 or not candidates:
+        return plan
+    left_out = rng.choice(candidates)
+    sources = tuple(
+        SourcePlan(source.prompt, source.parts, source.gain_db, is_asked=position != left_out)
+        for position, source in enumerate(plan.sources)
+    )
+    return MixPlan(plan.crop_s, sources, plan.bandwidth_hz)
+
+
+def _ask_all(plan: MixPlan) -> MixPlan:
+    sources = tuple(
+        SourcePlan(source.prompt, source.parts, source.gain_db) for source in plan.sources
+    )
+    return MixPlan(plan.crop_s, sources, plan.bandwidth_hz)
+
+
+def _choose(rng: random.Random, weights: Mapping[Choice, float]) -> Choice:
+    return rng.choices(list(weights), list(weights.values()))[0]
