@@ -1,0 +1,132 @@
+"""What a training run is: one typed config, read from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unbraid.errors import ConfigError
+from unbraid.mixing.recipe import MixRecipe, Scene
+from unbraid.models.waveform import ModelConfig
+from unbraid.objectives.losses import SnrLossConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where recordings come from.
+
+    Attributes:
+        manifest: CSV file; a relative path is relative to the config file.
+        pools: Prompt → patterns over ``category/class`` of the manifest.
+        train_split: Split to train on.
+        validation_split: Split to validate on.
+        cache_dir: Where decoded recordings are kept; None for the user's cache folder.
+    """
+
+    manifest: str
+    pools: Mapping[str, tuple[str, ...]]
+    train_split: str = "train"
+    validation_split: str = "eval"
+    cache_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with a warm-up, a plateau, and a decay to zero at the end.
+
+    Attributes:
+        learning_rate: On the plateau.
+        weight_decay: Not applied to prompts, norms, biases and other vectors.
+        eps: Of AdamW.
+        max_grad_norm: Gradients are scaled down to this norm.
+        warmup_steps: Linear rise from 0.
+        decay_steps: Cosine fall to 0 over the last so many steps; 0 for none.
+        average_decay: Of the exponential moving average of the weights, which is what is
+            validated and kept; None for no average.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    eps: float = 1e-8
+    max_grad_norm: float = 5.0
+    warmup_steps: int = 1000
+    decay_steps: int = 0
+    average_decay: float | None = 0.999
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Measuring on fixed mixtures while training.
+
+    Attributes:
+        every_steps: How often.
+        scenes: Lists of prompts to measure on.
+        mixtures_per_scene: How many mixtures of each.
+        seed: Which mixtures.
+    """
+
+    every_steps: int = 1000
+    scenes: tuple[Scene, ...] = (
+        Scene(("speech", "sfx-mix")),
+        Scene(("speech", "music-mix")),
+        Scene(("speech", "sfx-mix", "music-mix")),
+        Scene(("speech", "speech")),
+        Scene(("vocals", "drums", "bass", "other")),
+    )
+    mixtures_per_scene: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        name: Names the run's folder and the model that comes out.
+        model: What to train.
+        data: Recordings.
+        recipe: How they are mixed.
+        loss: What is minimised.
+        optimiser: How.
+        validation: What is measured on the way.
+        batch_size: Mixtures per step.
+        max_steps: Steps in all.
+        checkpoint_every_steps: How often the run is saved; a stopped run loses no more.
+        seed: Of the initial weights and of all mixtures.
+        precision: Lightning's name of the arithmetic.
+        accelerator: ``auto`` takes a GPU where there is one.
+        num_workers: Processes that make mixtures; 0 makes them in between steps.
+        num_threads: CPU threads of the training itself; None for PyTorch's choice.
+        licence: Licence of the weights, for the card.
+        description: One line for the card.
+        weights_dtype: What the bundle stores its weights as.
+    """
+
+    name: str
+    model: ModelConfig
+    data: DataConfig
+    recipe: MixRecipe = field(default_factory=MixRecipe)
+    loss: SnrLossConfig = field(default_factory=SnrLossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    batch_size: int = 4
+    max_steps: int = 100_000
+    checkpoint_every_steps: int = 500
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    num_workers: int = 0
+    num_threads: int | None = None
+    licence: str = "not stated"
+    description: str = ""
+    weights_dtype: Literal["float32", "float16"] = "float32"
+
+    def __post_init__(self) -> None:
+        unknown = set(self.data.pools) - set(self.model.prompts)
+        if unknown:
+            names = ", ".join(sorted(unknown))
+            raise ConfigError(f"data.pools names prompts that the model does not have: {names}.")
+        for name in ("batch_size", "max_steps", "checkpoint_every_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")

@@ -1,0 +1,154 @@
+"""The bridge between our models and Lightning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from unbraid.data.dynamic import MixtureBatch, MixtureStream, render_batch
+from unbraid.evaluation.benchmarks import best_si_sdr_db, mixture_si_sdr_db
+from unbraid.mixing.recipe import MixPlan, Planner
+from unbraid.mixing.render import ClipReader
+from unbraid.models.waveform import WaveformModel
+from unbraid.training.config import OptimiserConfig, TrainConfig
+from unbraid.training.methods.supervised import supervised_loss
+
+
+class SeparationModule(pl.LightningModule):
+    """A model, its loss, its optimiser and its validation measure."""
+
+    def __init__(self, model: WaveformModel, config: TrainConfig, scenes: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self._config = config
+        self._scenes = scenes
+
+    def training_step(self, batch: MixtureBatch, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        loss = supervised_loss(self.model, batch, self._config.loss)
+        self.log("train/loss_db", loss, batch_size=len(batch.mixture))
+        return loss
+
+    def validation_step(self, batch: MixtureBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """SI-SDR improvement of one mixture, logged under its scene."""
+        estimates = self.model(batch.mixture, batch.prompt_indices)
+        gain = (best_si_sdr_db(estimates, batch) - mixture_si_sdr_db(batch)).mean()
+        self.log(
+            self._measure(dataloader_idx),
+            gain,
+            batch_size=len(batch.mixture),
+            on_epoch=True,
+            add_dataloader_idx=False,
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """The mean over the scenes, each counting the same."""
+        gains = [
+            self.trainer.callback_metrics[self._measure(index)]
+            for index in range(len(self._scenes))
+        ]
+        self.log("valid/si_sdri_db/mean", torch.stack(gains).mean())
+
+    def _measure(self, scene: int) -> str:
+        return f"valid/si_sdri_db/{self._scenes[scene]}"
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW in two groups, and the learning rate as a function of the step."""
+        settings = self._config.optimiser
+        decayed: list[nn.Parameter] = []
+        free: list[nn.Parameter] = []
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                is_free = parameter.ndim < 2 or name.startswith("prompts.")
+                (free if is_free else decayed).append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"params": decayed},
+            {"params": free, "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW(
+            groups,
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            eps=settings.eps,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: learning_rate_factor(step, settings, self._config.max_steps)
+        )
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def learning_rate_factor(step: int, settings: OptimiserConfig, max_steps: int) -> float:
+    """Share of the full learning rate at a step: rise, plateau, cosine fall."""
+    if step < settings.warmup_steps:
+        return step / settings.warmup_steps
+    left = max_steps - step
+    if left < settings.decay_steps:
+        return 0.5 - 0.5 * math.cos(math.pi * left / settings.decay_steps)
+    return 1.0
+
+
+class MixtureData(pl.LightningDataModule):
+    """Endless training mixtures and fixed validation mixtures."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        planner: Planner,
+        read_clip: ClipReader,
+        validation_plans: Mapping[str, tuple[MixPlan, ...]],
+        read_validation_clip: ClipReader,
+    ) -> None:
+        super().__init__()
+        self._config = config
+        self._planner = planner
+        self._read_clip = read_clip
+        self._validation_plans = validation_plans
+        self._read_validation_clip = read_validation_clip
+        self._rows = {name: row for row, name in enumerate(config.model.prompts)}
+
+    def train_dataloader(self) -> DataLoader[MixtureBatch]:
+        """The stream from the step at which the run stands: 0, or where it was resumed."""
+        assert self.trainer is not None
+        config = self._config
+        stream = MixtureStream(
+            self._planner,
+            self._read_clip,
+            config.model.sample_rate,
+            self._rows,
+            config.batch_size,
+            config.seed,
+            first_batch=self.trainer.global_step,
+        )
+        return DataLoader(stream, batch_size=None, num_workers=config.num_workers)
+
+    def val_dataloader(self) -> list[DataLoader[MixtureBatch]]:
+        """One loader per scene, rendered once and kept."""
+        rate = self._config.model.sample_rate
+        return [
+            DataLoader(
+                [
+                    render_batch((plan,), self._read_validation_clip, rate, self._rows)
+                    for plan in plans
+                ],  # type: ignore[arg-type]
+                batch_size=None,
+            )
+            for plans in self._validation_plans.values()
+        ]
+
+    def transfer_batch_to_device(
+        self, batch: MixtureBatch, device: torch.device, dataloader_idx: int
+    ) -> MixtureBatch:
+        """Move a batch."""
+        return MixtureBatch(
+            batch.mixture.to(device), batch.references.to(device), batch.prompt_indices.to(device)
+        )

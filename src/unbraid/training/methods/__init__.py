@@ -1,0 +1,1 @@
+"""Learning methods, one file each: what the loss of a batch is."""
