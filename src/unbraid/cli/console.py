@@ -1,0 +1,109 @@
+"""What all commands share towards the terminal: errors on one line, a progress bar."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import typer
+
+from unbraid.errors import UnbraidError
+
+if TYPE_CHECKING:
+    from unbraid.types import Progress
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_INTERRUPTED = 130
+
+
+def reports_errors(command: Callable[P, T]) -> Callable[P, T]:
+    """Let a command end with one line and the documented exit code when it fails.
+
+    Errors that nobody foresaw keep their traceback: they are ours to mend.
+    """
+
+    @functools.wraps(command)
+    def reporting(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except UnbraidError as error:
+            print_error(error)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            print("interrupted; nothing half-written was kept.", file=sys.stderr)
+            raise typer.Exit(_INTERRUPTED) from error
+
+    return reporting
+
+
+def print_error(error: UnbraidError) -> None:
+    """Print an error on one line of stderr."""
+    print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+
+
+def print_warning(text: str) -> None:
+    """Print a warning on one line of stderr."""
+    print(f"warning: {one_line(text)}", file=sys.stderr, flush=True)
+
+
+def one_line(text: object) -> str:
+    """Text on one line, with characters that a terminal cannot show escaped."""
+    return " ".join(str(text).encode(errors="backslashreplace").decode().split())
+
+
+class Bar:
+    """A progress bar on stderr that steps aside while something is printed."""
+
+    def __init__(self, is_shown: bool) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            # stdout may be a file; the bar must not draw what is printed into stderr.
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not (is_shown and sys.stderr.isatty()),
+        )
+        self._task: progress.TaskID | None = None
+        self._name = ""
+
+    def update(self, name: str, progress: Progress) -> None:
+        """Show how far the task called ``name`` has come."""
+        if self._task is None or name != self._name:
+            self._clear()
+            self._name = name
+            self._task = self._bar.add_task(one_line(name), total=progress.total_s)
+        self._bar.update(self._task, completed=progress.done_s, total=progress.total_s)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar away while the caller prints."""
+        self._clear()
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._bar.stop()
+
+    def _clear(self) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
