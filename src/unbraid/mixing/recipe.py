@@ -68,6 +68,9 @@ class Clip:
     active_s: tuple[float, ...] = (0.0,)
 
 
+#: So often a clip is drawn again when it was taken; then its pool counts as used up.
+_MAX_DRAWS = 1000
+
 #: Resolution at which activity is known, in seconds.
 ACTIVE_BLOCK_S = 0.5
 
@@ -348,17 +351,23 @@ class Planner:
             prompt not in self._clips or rng.random() < recipe.composed_probability
         )
         if not composes:
-            clip, start_s = self._draw_clip(prompt, song, taken, rng)
-            return [(clip, start_s, 0.0)]
+            drawn = self._draw_clip(prompt, song, taken, rng)
+            if drawn is None:
+                raise DataError(
+                    f"the {len(self._clips[prompt])} clips for {prompt!r} are too few to draw "
+                    "another one of a different performer; add recordings."
+                )
+            return [(*drawn, 0.0)]
         count = _choose(rng, recipe.composed_parts)
         # Parts of several kinds are of distinct kinds: no band has two drummers.
         distinct = len(kinds) > 1
         chosen = rng.sample(kinds, min(count, len(kinds))) if distinct else kinds * count
         parts = []
         for name in chosen:
-            clip, start_s = self._draw_clip(name, song, taken, rng)
-            low, high = recipe.gain_db[name]
-            parts.append((clip, start_s, rng.uniform(low, high)))
+            drawn = self._draw_clip(name, song, taken, rng)
+            if drawn is not None:  # a small pool makes a source of fewer parts
+                low, high = recipe.gain_db[name]
+                parts.append((*drawn, rng.uniform(low, high)))
         return parts
 
     def _draw_clip(
@@ -367,23 +376,21 @@ class Planner:
         song: tuple[str, float] | None,
         taken: set[str],
         rng: random.Random,
-    ) -> tuple[Clip, float]:
+    ) -> tuple[Clip, float] | None:
+        """A clip that was not taken and where to cut it; None if all are taken."""
         pool = self._clips[prompt]
         if song is not None:
             for clip in pool:
                 if clip.song == song[0] and clip.key not in taken:
                     taken.add(clip.key)
                     return clip, song[1]
-        for _ in range(1000):
+        for _ in range(_MAX_DRAWS):
             clip = rng.choices(pool, cum_weights=self._weights[prompt])[0]
             # A recording is used once, and two sources never share a speaker.
             if clip.key not in taken and (not clip.performer or clip.performer not in taken):
                 taken.update({clip.key, clip.performer} - {""})
                 return clip, _draw_start(clip, self._recipe.crop_s, rng)
-        raise DataError(
-            f"the {len(pool)} clips for {prompt!r} are too few to draw another one of a "
-            "different performer; add recordings."
-        )
+        return None
 
     def _draw_tone(self, rng: random.Random) -> tuple[float, ...]:
         if rng.random() >= self._recipe.tone_probability:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -95,6 +97,46 @@ def learning_rate_factor(step: int, settings: OptimiserConfig, max_steps: int) -
     if left < settings.decay_steps:
         return 0.5 - 0.5 * math.cos(math.pi * left / settings.decay_steps)
     return 1.0
+
+
+class SaveLast(Checkpoint):
+    """Keeps one checkpoint: the run as it stood last, whole or not replaced.
+
+    Saved every so many steps, after the last step, and when an error or Ctrl-C ends the run.
+
+    Args:
+        path: The checkpoint file.
+        every_steps: How often.
+    """
+
+    def __init__(self, path: Path, every_steps: int) -> None:
+        self._path = path
+        self._every_steps = every_steps
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Save when it is time to."""
+        step = trainer.global_step
+        if step % self._every_steps == 0 or step == trainer.max_steps:
+            self._save(trainer)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Save before the run ends."""
+        if trainer.global_step > 0:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        part = self._path.with_suffix(".part")
+        trainer.save_checkpoint(part)
+        part.replace(self._path)
 
 
 class MixtureData(pl.LightningDataModule):

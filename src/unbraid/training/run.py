@@ -28,13 +28,11 @@ try:
     from lightning.pytorch.callbacks import (
         Callback,
         EMAWeightAveraging,
-        ModelCheckpoint,
-        OnExceptionCheckpoint,
         TQDMProgressBar,
     )
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-    from unbraid.training.lightning import MixtureData, SeparationModule
+    from unbraid.training.lightning import MixtureData, SaveLast, SeparationModule
 except ModuleNotFoundError as error:
     raise MissingExtra(
         f"training needs the package {error.name}; install it with: pip install 'unbraid[train]'"
@@ -79,7 +77,7 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
     """
     config = load_config(config_path, overrides)
     run_dir = out_dir or Path("runs") / config.name
-    last = run_dir / "checkpoints" / "last.ckpt"
+    last = last_checkpoint(run_dir)
     if last.exists() and not resume:
         raise ConfigError(f"{run_dir}: holds a run already; choose another --out, or --resume it.")
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -103,8 +101,12 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
             ckpt_path=str(last) if last.exists() else None,
             weights_only=False,  # the run's own checkpoint, with the state of its loops
         )
-    trainer.save_checkpoint(last)
     return export(run_dir)
+
+
+def last_checkpoint(run_dir: Path) -> Path:
+    """Where a run keeps the state that it goes on from."""
+    return run_dir / "checkpoints" / "last.ckpt"
 
 
 def _open_data(config: TrainConfig, base: Path) -> tuple[MixtureData, tuple[str, ...]]:
@@ -133,19 +135,8 @@ def _open_data(config: TrainConfig, base: Path) -> tuple[MixtureData, tuple[str,
 
 
 def _make_trainer(config: TrainConfig, run_dir: Path) -> pl.Trainer:
-    checkpoints = run_dir / "checkpoints"
     callbacks: list[Callback] = [
-        ModelCheckpoint(
-            checkpoints,
-            filename="{step}",
-            every_n_train_steps=config.checkpoint_every_steps,
-            save_last=True,
-            save_top_k=1,
-            monitor="step",
-            mode="max",
-            enable_version_counter=False,
-        ),
-        OnExceptionCheckpoint(checkpoints, filename="last"),
+        SaveLast(last_checkpoint(run_dir), config.checkpoint_every_steps),
         TQDMProgressBar(refresh_rate=20),
     ]
     if config.optimiser.average_decay is not None:
@@ -184,7 +175,7 @@ def export(run_dir: Path) -> Path:
         CheckpointError: If the checkpoint does not fit the run's config.
     """
     config = load_config(run_dir / "config.yaml")
-    last = run_dir / "checkpoints" / "last.ckpt"
+    last = last_checkpoint(run_dir)
     if not last.is_file():
         raise ConfigError(f"{run_dir}: holds no checkpoint yet; let the run reach its first one.")
     checkpoint = torch.load(last, map_location="cpu", weights_only=False)  # our own file

@@ -1,0 +1,44 @@
+# make demo    environment, install, and the main job: separate a scene with the default model
+# make test    environment with the development tools, and the tests
+# make check   format, lint, types, import contracts
+# make bench   speed, memory and quality, printed as tables
+# make slow    the tests that take minutes
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: demo test slow check bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/unbraid demo
+
+test: $(VENV)/.developing
+	$(BIN)/pytest -n $(JOBS)
+
+slow: $(VENV)/.developing
+	$(BIN)/pytest -m slow
+
+check: $(VENV)/.developing
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.developing
+	$(BIN)/python bench/speed.py
+	$(BIN)/python bench/quality.py
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.developing: $(VENV)/.installed
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) unbraid-demo build dist

@@ -1,0 +1,154 @@
+"""``unbraid train`` on a small pool: it learns, it stops, it goes on exactly."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from conftest import tiny_config
+from synthetic_pool import POOLS, make_pool
+from unbraid.checkpoints import load_bundle
+from unbraid.config import dump
+from unbraid.errors import ConfigError, DataError
+from unbraid.training import lightning, run
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pool(tmp_path_factory.mktemp("pool"))
+
+
+def write_recipe(folder: Path, manifest: Path, **changes: Any) -> Path:
+    recipe = {
+        "name": "small",
+        "model": dump(tiny_config()),
+        "data": {
+            "manifest": str(manifest),
+            "pools": POOLS,
+            "cache_dir": str(manifest.parent / "cache"),
+        },
+        "recipe": {"crop_s": 0.5, "common_bandwidth_probability": 0.5, "tone_probability": 0.5},
+        "optimiser": {"warmup_steps": 2, "average_decay": 0.9},
+        "validation": {"every_steps": 4, "mixtures_per_scene": 1},
+        "batch_size": 2,
+        "max_steps": 6,
+        "checkpoint_every_steps": 2,
+        "accelerator": "cpu",
+        **changes,
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_bundle(folder).model.state_dict())
+
+
+@pytest.fixture
+def every_loss(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """All training losses, in the order in which they were computed."""
+    seen: list[float] = []
+    original = lightning.supervised_loss
+
+    def recording(*arguments: Any) -> torch.Tensor:
+        loss = original(*arguments)
+        seen.append(float(loss.detach()))
+        return loss
+
+    monkeypatch.setattr(lightning, "supervised_loss", recording)
+    return seen
+
+
+def test_a_stopped_run_goes_on_to_the_last_bit(
+    pool: Path, tmp_path: Path, every_loss: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(tmp_path, pool)
+    run.train(recipe, [], tmp_path / "whole", resume=False)
+    whole = list(every_loss)
+    assert len(whole) == 6
+    assert len(set(whole)) == 6
+
+    every_loss.clear()
+    recording = lightning.supervised_loss
+
+    def failing(*arguments: Any) -> torch.Tensor:
+        if len(every_loss) == 3:
+            raise RuntimeError("the power went out")
+        return recording(*arguments)
+
+    monkeypatch.setattr(lightning, "supervised_loss", failing)
+    with pytest.raises(RuntimeError, match="power"):
+        run.train(recipe, [], tmp_path / "stopped", resume=False)
+    monkeypatch.setattr(lightning, "supervised_loss", recording)
+    run.train(recipe, [], tmp_path / "stopped", resume=True)
+
+    assert every_loss == whole
+    expected, resumed = weights(tmp_path / "whole/bundle"), weights(tmp_path / "stopped/bundle")
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_workers_make_the_same_mixtures(
+    pool: Path, tmp_path: Path, every_loss: list[float]
+) -> None:
+    recipe = write_recipe(tmp_path, pool, validation={"every_steps": 100})
+    run.train(recipe, ["max_steps=3"], tmp_path / "alone", resume=False)
+    alone = list(every_loss)
+    every_loss.clear()
+    run.train(recipe, ["max_steps=3", "num_workers=2"], tmp_path / "helped", resume=False)
+    assert every_loss == alone
+
+
+def test_what_comes_out_is_a_model_with_a_log(pool: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, pool, licence="CC0-1.0", weights_dtype="float16")
+    bundle = load_bundle(run.train(recipe, [], tmp_path / "out", resume=False))
+    assert bundle.card.licence == "CC0-1.0"
+    assert "6 steps" in bundle.card.source
+    with (tmp_path / "out/log/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    validated = [row for row in rows if row.get("valid/si_sdri_db/mean")]
+    assert len(validated) == 1
+    scenes = [name for name in validated[0] if name.startswith("valid/si_sdri_db/")]
+    assert len(scenes) == 6
+    mean = sum(float(validated[0][name]) for name in scenes if not name.endswith("mean")) / 5
+    assert float(validated[0]["valid/si_sdri_db/mean"]) == pytest.approx(mean, abs=1e-4)
+    assert list((tmp_path / "out/tensorboard").glob("events*"))
+
+
+def test_a_finished_folder_is_not_trained_over(pool: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, pool)
+    run.train(recipe, ["max_steps=1"], tmp_path / "out", resume=False)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        run.train(recipe, ["max_steps=1"], tmp_path / "out", resume=False)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("max_step=5", "did you mean max_steps"),
+        ("recipe.crop=1", "did you mean crop_s"),
+        ("max_steps", "write it as key=value"),
+        ("max_steps=0", "at least 1"),
+        ("optimiser.learning_rate=fast", "optimiser.learning_rate"),
+        ("recipe.tone_probability=3", "is a probability"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(
+    pool: Path, tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run.train(write_recipe(tmp_path, pool), [override], tmp_path / "out", resume=False)
+
+
+def test_missing_recordings_are_named(tmp_path: Path) -> None:
+    manifest = make_pool(tmp_path / "pool")
+    (tmp_path / "pool/speech/train/en/song0__en.wav").unlink()
+    with pytest.raises(DataError, match="song0__en"):
+        run.train(write_recipe(tmp_path, manifest), [], tmp_path / "out", resume=False)
+    recipe = write_recipe(tmp_path, tmp_path / "nowhere.csv")
+    with pytest.raises(DataError, match="cannot be read"):
+        run.train(recipe, [], tmp_path / "out", resume=False)

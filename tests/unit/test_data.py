@@ -1,0 +1,160 @@
+"""Manifests, pools, the store of decoded clips, and mixtures that stay the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from synthetic_pool import POOLS, make_pool
+from unbraid.data.catalogue import open_pools, select
+from unbraid.data.dynamic import MixtureStream, render_batch
+from unbraid.data.fixed import fixed_plans
+from unbraid.data.manifest import Recording, read_manifest
+from unbraid.data.store import ClipStore
+from unbraid.errors import DataError
+from unbraid.evaluation.benchmarks import evaluate_scenes
+from unbraid.mixing.recipe import MixRecipe, Planner, Scene
+from unbraid.models.waveform import WaveformModel
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pool(tmp_path_factory.mktemp("pool"))
+
+
+def test_a_manifest_is_read_row_by_row(manifest: Path) -> None:
+    recordings = read_manifest(manifest)
+    speech = [row for row in recordings if row.kind == "speech/en" and row.split == "train"]
+    assert [row.duration_s for row in speech] == [1.5, 2.0, 2.5, 3.0]
+    assert [row.bandwidth_hz for row in speech] == [8000, 24000, 8000, 24000]
+    assert speech[0].speaker == "train0"
+    assert speech[0].licence == "CC0"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no rows"),
+        ("path,category\nx,y\n", "lacks the columns class, split, seconds"),
+        (
+            "path,category,class,split,seconds,orig_sr,sample_rate\na,b,c,train,long,8000,8000\n",
+            "line 2: .*long",
+        ),
+    ],
+)
+def test_manifests_that_make_no_sense_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_manifest(path)
+
+
+def test_patterns_let_in_and_take_away(manifest: Path) -> None:
+    recordings = read_manifest(manifest)
+    pools = select(recordings, {"sfx": ["sfx/*", "!sfx/rain"], "other": ["music*/*"]}, "eval")
+    assert {row.kind for row in pools["sfx"]} == {"sfx/door"}
+    assert {row.kind.split("/")[0] for row in pools["other"]} == {"music_stems", "music"}
+    assert {row.split for row in pools["other"]} == {"eval"}
+    with pytest.raises(DataError, match="'spech/\\*' matches no recording"):
+        select(recordings, {"speech": ["spech/*"]}, "eval")
+
+
+def row(path: str, seconds: float = 1.0) -> Recording:
+    return Recording(path, "sfx/x", "train", seconds, 24000.0, "", "")
+
+
+def test_the_store_gives_what_the_files_hold(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    loud = 0.9 * rng.uniform(-1, 1, 48000)
+    quiet = np.concatenate([np.zeros(48000), 1e-3 * rng.uniform(-1, 1, 24000)])
+    soundfile.write(tmp_path / "loud.wav", loud, 48000, subtype="FLOAT")
+    soundfile.write(tmp_path / "quiet.wav", quiet, 48000, subtype="FLOAT")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(1000), 48000)
+    rows = [row("loud.wav"), row("quiet.wav", 1.5), row("silent.wav")]
+    store = ClipStore(tmp_path, rows, 48000, tmp_path / "cache")
+    read = store.read("quiet.wav", 48000, 24000).numpy()
+    assert np.abs(read - quiet[48000:]).max() < 1e-3 * 2**-15  # relative to its own peak
+    inside = store.read("loud.wav", 100, 50).numpy()
+    assert np.abs(inside - loud[100:150]).max() < 2**-15
+    outside = store.read("loud.wav", -10, 48020).numpy()
+    assert not outside[:10].any()
+    assert not outside[-10:].any()
+    assert np.abs(outside[10:-10] - loud).max() < 2**-15
+    assert store.active_s("loud.wav") == (0.0, 0.5)
+    assert store.active_s("silent.wav") == ()
+    # 1e-3 lies below -50 dBFS: nothing of this recording is worth separating
+    assert store.active_s("quiet.wav") == ()
+
+
+def test_the_store_is_kept_until_its_files_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(4800, 0.5), 48000)
+    ClipStore(tmp_path, [row("a.wav")], 48000, tmp_path / "cache")
+    monkeypatch.setattr("unbraid.data.store.read", lambda _: pytest.fail("decoded again"))
+    again = ClipStore(tmp_path, [row("a.wav")], 48000, tmp_path / "cache")
+    assert again.read("a.wav", 0, 10).mean() == pytest.approx(0.5, abs=1e-4)
+    monkeypatch.undo()
+    soundfile.write(tmp_path / "a.wav", np.full(9600, 0.25), 48000)
+    changed = ClipStore(tmp_path, [row("a.wav")], 48000, tmp_path / "cache")
+    assert changed.read("a.wav", 0, 10).mean() == pytest.approx(0.25, abs=1e-4)
+
+
+def test_one_bad_file_in_many_is_left_out_and_more_are_an_error(tmp_path: Path) -> None:
+    rows = []
+    for number in range(101):
+        path = f"{number}.wav"
+        soundfile.write(tmp_path / path, np.full(100, 0.5), 48000)
+        rows.append(row(path))
+    (tmp_path / "7.wav").write_text("not audio")
+    store = ClipStore(tmp_path, rows, 48000, tmp_path / "cache")
+    assert "7.wav" not in store
+    assert "8.wav" in store
+    (tmp_path / "8.wav").write_text("not audio")
+    with pytest.raises(DataError, match=r"2 of 101 recordings cannot be read.*7\.wav"):
+        ClipStore(tmp_path, rows, 48000, tmp_path / "cache")
+
+
+def test_batches_come_in_order_and_can_start_anywhere(manifest: Path, tmp_path: Path) -> None:
+    clips, store = open_pools(
+        manifest, read_manifest(manifest), POOLS, "train", 48000, tmp_path / "cache"
+    )
+    rows = {name: number for number, name in enumerate(POOLS)}
+    planner = Planner(MixRecipe(crop_s=0.3), clips)
+
+    def stream(first: int) -> list[torch.Tensor]:
+        batches = iter(MixtureStream(planner, store.read, 48000, rows, 2, 5, first))
+        return [next(batches).mixture for _ in range(3)]
+
+    start, later = stream(0), stream(2)
+    assert torch.equal(start[2], later[0])
+    assert not torch.equal(start[0], start[1])
+
+
+def test_a_model_is_measured_beside_nothing_and_an_oracle(
+    manifest: Path, tmp_path: Path, tiny_model: WaveformModel
+) -> None:
+    clips, store = open_pools(
+        manifest, read_manifest(manifest), POOLS, "eval", 48000, tmp_path / "cache"
+    )
+    scenes = (Scene(("speech", "sfx-mix")), Scene(("speech", "speech")))
+    planner = Planner(MixRecipe(crop_s=1.0), clips)
+    plans = fixed_plans(planner, scenes, 3, store.read, 48000, seed=1)
+    assert plans == fixed_plans(planner, scenes, 3, store.read, 48000, seed=1)
+    assert plans != fixed_plans(planner, scenes, 3, store.read, 48000, seed=2)
+    rows = {name: number for number, name in enumerate(tiny_model.prompts.names)}
+    for scene_plans in plans.values():
+        batch = render_batch(scene_plans, store.read, 48000, rows)
+        assert batch.references.abs().amax(dim=-1).min() > 0
+
+    first, second = evaluate_scenes(tiny_model, plans, store.read)
+    assert first.scene == "speech + sfx-mix"
+    assert first.num_mixtures == 3
+    assert first.oracle_db > first.mixture_db + 5
+    assert abs(first.improvement_db) < 3  # the model is untrained
+    assert set(first.by_prompt_db) == {"speech", "sfx-mix"}
+    mean = sum(first.by_prompt_db.values()) / 2
+    assert mean == pytest.approx(first.improvement_db, abs=1e-4)
+    assert set(second.by_prompt_db) == {"speech"}
