@@ -108,7 +108,7 @@ def test_what_comes_out_is_a_model_with_a_log(pool: Path, tmp_path: Path) -> Non
     bundle = load_bundle(run.train(recipe, [], tmp_path / "out", resume=False))
     assert bundle.card.licence == "CC0-1.0"
     assert "6 steps" in bundle.card.source
-    with (tmp_path / "out/log/metrics.csv").open() as file:
+    with (tmp_path / "out/log/version_0/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     validated = [row for row in rows if row.get("valid/si_sdri_db/mean")]
     assert len(validated) == 1
@@ -117,6 +117,15 @@ def test_what_comes_out_is_a_model_with_a_log(pool: Path, tmp_path: Path) -> Non
     mean = sum(float(validated[0][name]) for name in scenes if not name.endswith("mean")) / 5
     assert float(validated[0]["valid/si_sdri_db/mean"]) == pytest.approx(mean, abs=1e-4)
     assert list((tmp_path / "out/tensorboard").glob("events*"))
+
+
+def test_the_log_of_a_session_survives_the_next(pool: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, pool)
+    run.train(recipe, ["max_steps=4"], tmp_path / "out", resume=False)
+    before = (tmp_path / "out/log/version_0/metrics.csv").read_text()
+    run.train(recipe, ["max_steps=8"], tmp_path / "out", resume=True)
+    assert (tmp_path / "out/log/version_0/metrics.csv").read_text() == before
+    assert (tmp_path / "out/log/version_1/metrics.csv").is_file()
 
 
 def test_a_finished_folder_is_not_trained_over(pool: Path, tmp_path: Path) -> None:

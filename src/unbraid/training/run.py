@@ -156,7 +156,8 @@ def _make_trainer(config: TrainConfig, run_dir: Path) -> pl.Trainer:
         callbacks=callbacks,
         logger=[
             TensorBoardLogger(run_dir, name="", version="tensorboard"),
-            CSVLogger(run_dir, name="", version="log"),
+            # A version per session: this logger would clear the log of the session before.
+            CSVLogger(run_dir, name="log"),
         ],
         enable_model_summary=False,
     )
