@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import torch
-from platformdirs import user_cache_path
 
 import unbraid
 from unbraid.checkpoints import resolve_model
@@ -24,6 +23,7 @@ from unbraid.data.catalogue import open_pools
 from unbraid.data.fixed import fixed_plans
 from unbraid.data.manifest import read_manifest
 from unbraid.evaluation.benchmarks import SceneScore, evaluate_scenes
+from unbraid.folders import user_cache_dir
 from unbraid.mixing.recipe import Planner, Scene
 from unbraid.training.run import load_config
 
@@ -45,7 +45,7 @@ def measure(model_name: str, recipe_path: Path, per_scene: int) -> tuple[SceneSc
     config = load_config(recipe_path)
     model = unbraid.load_bundle(resolve_model(model_name)).model
     manifest = recipe_path.parent / config.data.manifest
-    cache = Path(config.data.cache_dir) if config.data.cache_dir else user_cache_path("unbraid")
+    cache = Path(config.data.cache_dir) if config.data.cache_dir else user_cache_dir()
     clips, store = open_pools(
         manifest, read_manifest(manifest), config.data.pools, "eval", model.sample_rate, cache
     )

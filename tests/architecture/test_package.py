@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 
 import unbraid
+from conftest import ROOT
 from unbraid.config import dump
 from unbraid.dsp.stft import StftConfig
 from unbraid.models.architectures.tuss import ARCHITECTURE

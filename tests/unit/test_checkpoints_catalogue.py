@@ -17,12 +17,11 @@ from unbraid.checkpoints import (
     model_info,
     resolve_model,
     save_bundle,
-    user_home,
-    user_models_dir,
 )
 from unbraid.checkpoints.bundle import CONFIG
 from unbraid.checkpoints.importers.tuss import build_released
 from unbraid.errors import CheckpointError
+from unbraid.folders import user_cache_dir, user_home, user_models_dir
 from unbraid.types import Waveform
 
 Add = Callable[[Path], Path]
@@ -58,8 +57,10 @@ def embedded(tmp_path: Path, add: Add, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_home_of_the_user(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert user_home() == own_home
     assert user_models_dir() == own_home / "models"
+    assert user_cache_dir() == own_home / "cache"
     monkeypatch.delenv("UNBRAID_HOME")
     assert user_home() == platformdirs.user_data_path("unbraid")
+    assert user_cache_dir() == platformdirs.user_cache_path("unbraid")
     monkeypatch.setenv("UNBRAID_HOME", "")
     assert user_home() == platformdirs.user_data_path("unbraid")
 

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from released_tuss import MEDIUM, TINY, random_state, write_folder
-from unbraid.checkpoints import import_released, importers, resolve_model, user_models_dir
+from unbraid.checkpoints import import_released, importers, resolve_model
 from unbraid.checkpoints.bundle import CARD
 from unbraid.checkpoints.importers import read_released
 from unbraid.checkpoints.importers.tuss import build_released, read_config
 from unbraid.errors import CheckpointError
+from unbraid.folders import user_models_dir
 from unbraid.models.waveform import WaveformModel
 
 FREQ = "cross_prompt_module.0.freq_path"

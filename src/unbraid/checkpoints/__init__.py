@@ -9,8 +9,6 @@ from unbraid.checkpoints.catalogue import (
     load_separator,
     model_info,
     resolve_model,
-    user_home,
-    user_models_dir,
 )
 from unbraid.checkpoints.importers import import_released
 
@@ -26,6 +24,4 @@ __all__ = [
     "model_info",
     "resolve_model",
     "save_bundle",
-    "user_home",
-    "user_models_dir",
 ]

@@ -12,14 +12,12 @@ So a name means the same model in every working directory.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import platformdirs
 import torch
 
 from unbraid.checkpoints.bundle import (
@@ -33,6 +31,7 @@ from unbraid.checkpoints.bundle import (
 from unbraid.checkpoints.hub import PREFIX, fetch
 from unbraid.config import nearest
 from unbraid.errors import CheckpointError
+from unbraid.folders import user_models_dir
 from unbraid.separation.separator import Separator
 
 #: Where a model was found.
@@ -72,17 +71,6 @@ class ModelInfo:
     digest: str
     origin: Origin
     is_damaged: bool = False
-
-
-def user_home() -> Path:
-    """The folder for what the user adds: ``$UNBRAID_HOME``, or the platform's data folder."""
-    home = os.environ.get("UNBRAID_HOME")
-    return Path(home).expanduser() if home else platformdirs.user_data_path("unbraid")
-
-
-def user_models_dir() -> Path:
-    """Where the user's models are kept, one folder each. It may not exist yet."""
-    return user_home() / "models"
 
 
 def list_models() -> tuple[ModelInfo, ...]:

@@ -107,7 +107,7 @@ def import_one(
 @reports_errors
 def path() -> None:
     """Print the folder in which your own models are kept."""
-    from unbraid.checkpoints import user_models_dir
+    from unbraid.folders import user_models_dir
 
     print(user_models_dir())
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import yaml
-from platformdirs import user_cache_path
 
 from unbraid.checkpoints.bundle import save_bundle
 from unbraid.checkpoints.card import Card
@@ -19,6 +18,7 @@ from unbraid.data.catalogue import open_pools
 from unbraid.data.fixed import fixed_plans
 from unbraid.data.manifest import read_manifest
 from unbraid.errors import CheckpointError, ConfigError, MissingExtra
+from unbraid.folders import user_cache_dir
 from unbraid.mixing.recipe import Planner
 from unbraid.models.waveform import build_model
 from unbraid.training.config import TrainConfig
@@ -113,7 +113,7 @@ def _open_data(config: TrainConfig, base: Path) -> tuple[MixtureData, tuple[str,
     """The mixtures of a run, and the names of the scenes that it validates on."""
     settings = config.data
     manifest = base / Path(settings.manifest).expanduser()
-    cache = Path(settings.cache_dir) if settings.cache_dir else user_cache_path("unbraid")
+    cache = Path(settings.cache_dir) if settings.cache_dir else user_cache_dir()
     recordings = read_manifest(manifest)
     rate = config.model.sample_rate
     planners = []

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from unbraid.checkpoints.bundle import Bundle, load_bundle, save_bundle
 from unbraid.checkpoints.card import Card
-from unbraid.checkpoints.catalogue import embedded_models, user_models_dir
+from unbraid.checkpoints.catalogue import embedded_models
 from unbraid.checkpoints.importers.released import Released, read_files
 from unbraid.checkpoints.importers.tuss import build_released
 from unbraid.errors import CheckpointError
+from unbraid.folders import user_models_dir
 from unbraid.models.waveform import WaveformModel
 
 __all__ = ["import_released", "read_released"]

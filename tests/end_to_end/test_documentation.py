@@ -1,0 +1,45 @@
+"""What the README and the guides show is run as it stands."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from command_line import unbraid
+from conftest import ROOT
+
+DOCUMENTS = ["README.md", "docs/python.md"]
+GUIDES = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_python_in_it_runs(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    array = 0.1 * np.random.default_rng(0).standard_normal((2, 30000)).astype(np.float32)
+    for name in ("film.wav", "theirs.wav", "eight-hours.flac"):
+        soundfile.write(name, array.T, 44100)
+    names = {"array": array, "user_pressed_stop": False}
+    for block in blocks:
+        exec(compile(block, document, "exec"), names)
+
+
+@pytest.mark.parametrize("document", ["README.md", *GUIDES])
+def test_its_links_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+
+
+def test_the_flags_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow help page cuts flags off
+    text = (ROOT / "docs/command-line.md").read_text()
+    named = set(re.findall(r"--[a-z][a-z0-9]+", text))
+    commands = ["", "separate", "train", "demo", "models list", "models import"]
+    pages = [unbraid(*command.split(), "--help").stdout for command in commands]
+    assert named <= set(re.findall(r"--[a-z][a-z0-9]+", " ".join(pages)))
