@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from unbraid._version import __version__
 
 if TYPE_CHECKING:
-    from unbraid.audio import read
+    from unbraid.audio import read, write
     from unbraid.checkpoints import list_models, load_bundle, load_separator, save_bundle
     from unbraid.errors import UnbraidError
     from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
@@ -36,6 +36,7 @@ __all__ = [
     "load_separator",
     "read",
     "save_bundle",
+    "write",
 ]
 
 _HOMES = {
@@ -52,6 +53,7 @@ _HOMES = {
     "load_separator": "unbraid.checkpoints",
     "read": "unbraid.audio",
     "save_bundle": "unbraid.checkpoints",
+    "write": "unbraid.audio",
 }
 
 

@@ -60,7 +60,7 @@ class AudioInfo:
         return self.num_samples / self.sample_rate
 
 
-def probe(path: Path) -> AudioInfo:
+def probe(path: str | Path) -> AudioInfo:
     """Say what an audio file holds.
 
     The header is enough for most formats. A stream without a length in its header, and
@@ -69,6 +69,7 @@ def probe(path: Path) -> AudioInfo:
     Raises:
         AudioError: If the file is missing, a folder, empty, unreadable, or not audio.
     """
+    path = Path(path)
     with _opened(path) as file:
         num_samples = int(file.frames)
         warnings = []
@@ -94,7 +95,7 @@ def probe(path: Path) -> AudioInfo:
         )
 
 
-def read_blocks(path: Path, block_s: float = 1.0) -> Iterator[Float[Tensor, "channel time"]]:
+def read_blocks(path: str | Path, block_s: float = 1.0) -> Iterator[Float[Tensor, "channel time"]]:
     """Decode a file block by block, in memory that does not grow with its length.
 
     Args:
@@ -108,18 +109,20 @@ def read_blocks(path: Path, block_s: float = 1.0) -> Iterator[Float[Tensor, "cha
     Raises:
         AudioError: As ``probe``, and at the time at which the file breaks off or is damaged.
     """
+    path = Path(path)
     with _opened(path) as file:
         block_length = max(1, round(block_s * file.samplerate))
         for block in _decoded(file, path, block_length):
             yield torch.from_numpy(np.ascontiguousarray(block.T))
 
 
-def read(path: Path) -> Waveform:
+def read(path: str | Path) -> Waveform:
     """Decode a whole file into memory.
 
     Raises:
         AudioError: As ``read_blocks``.
     """
+    path = Path(path)
     with _opened(path) as file:
         sample_rate, num_channels = int(file.samplerate), int(file.channels)
     blocks = list(read_blocks(path))

@@ -338,7 +338,7 @@ class AtomicWriter:
         )
 
 
-def write(path: Path, waveform: Waveform, audio_format: AudioFormat | None = None) -> None:
+def write(path: str | Path, waveform: Waveform, audio_format: AudioFormat | None = None) -> None:
     """Write a whole waveform; the file appears when it is complete.
 
     Args:
@@ -350,7 +350,7 @@ def write(path: Path, waveform: Waveform, audio_format: AudioFormat | None = Non
         AudioError: If it cannot be written.
     """
     with AtomicWriter(
-        path,
+        Path(path),
         audio_format or AudioFormat(),
         waveform.sample_rate,
         waveform.num_channels,

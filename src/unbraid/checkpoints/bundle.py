@@ -73,7 +73,7 @@ class Bundle:
 
 def save_bundle(
     model: WaveformModel,
-    folder: Path,
+    folder: str | Path,
     card: Card,
     *,
     overwrite: bool = False,
@@ -100,6 +100,7 @@ def save_bundle(
     """
     if dtype not in _DISK_DTYPES:
         raise ValueError(f"weights are stored as float32, float16 or bfloat16, not {dtype}")
+    folder = Path(folder)
     _refuse_what_is_in_the_way(folder, overwrite)
     with torch.device("meta"):
         fresh = build_model(model.config)
@@ -119,7 +120,7 @@ def save_bundle(
     return folder
 
 
-def load_bundle(folder: Path) -> Bundle:
+def load_bundle(folder: str | Path) -> Bundle:
     """Load a model and account for every tensor in its files.
 
     Args:
@@ -129,6 +130,7 @@ def load_bundle(folder: Path) -> Bundle:
         CheckpointError: If the folder is no bundle, a file is missing or damaged, the format
             is newer than this version of unbraid, or the tensors do not fit the config.
     """
+    folder = Path(folder)
     config = read_config(folder)
     card = read_card(folder)
     network = _read_tensors(folder / MODEL)
