@@ -80,7 +80,7 @@ def test_rounding_has_no_offset(tmp_path: Path) -> None:
     quiet = noise(RATE) / 32768 * 4
     path = tmp_path / "a.wav"
 
-    write(path, Waveform(quiet, RATE))
+    write(path, Waveform(quiet, RATE), AudioFormat("wav", "PCM_16"))
 
     error = read(path).samples.double() - quiet.double()
     assert abs(error.mean()) * 32768 < 0.01
@@ -97,7 +97,7 @@ def test_beyond_full_scale_is_clipped_not_wrapped_and_counted(tmp_path: Path) ->
 
 def test_float_keeps_what_is_beyond_full_scale(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
-    write(path, Waveform(torch.tensor([[1.7, -2.0]]), RATE), AudioFormat("wav", "FLOAT"))
+    write(path, Waveform(torch.tensor([[1.7, -2.0]]), RATE))
 
     torch.testing.assert_close(read(path).samples, torch.tensor([[1.7, -2.0]]))
 

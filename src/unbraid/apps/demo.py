@@ -19,7 +19,7 @@ from unbraid.apps.demo_page import PageScene, PageSource, render_page
 from unbraid.apps.pictures import spectrogram_picture, spectrogram_row
 from unbraid.apps.whole_files import publish_folder, write_whole
 from unbraid.audio.decode import read
-from unbraid.audio.encode import write
+from unbraid.audio.encode import AudioFormat, write
 from unbraid.dsp.levels import db_to_gain
 from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.assignment import assign_within_equal_prompts, gather_sources
@@ -30,6 +30,7 @@ from unbraid.types import Progress, ProgressCallback, Waveform, stem_names
 _ASSETS = Path(__file__).with_name("assets")
 _SAMPLE_RATE = 48_000
 _PAGE_NAME = "index.html"
+_FORMAT = AudioFormat("wav", "PCM_16")  # what every browser plays
 
 
 # ------------------------------------------------------------------ scenes as data
@@ -306,12 +307,12 @@ def _write_scene(
 ) -> None:
     """Write the sounds and the pictures of one scene."""
     folder.mkdir()
-    write(folder / "mixture.wav", mixture)
+    write(folder / "mixture.wav", mixture, _FORMAT)
     overview = [("Mixture", mixture)]
     for name, reference, estimate in zip(names, references, estimates, strict=True):
         for role, samples in (("reference", reference), ("estimate", estimate)):
             waveform = Waveform(samples[None], mixture.sample_rate)
-            write(folder / f"{name}-{role}.wav", waveform)
+            write(folder / f"{name}-{role}.wav", waveform, _FORMAT)
             spectrogram_picture(waveform, folder / f"{name}-{role}.png", f"{name}, {role}")
         overview.append((name, Waveform(estimate[None], mixture.sample_rate)))
     spectrogram_row(overview, folder / "overview.png")

@@ -344,14 +344,14 @@ def write(path: str | Path, waveform: Waveform, audio_format: AudioFormat | None
     Args:
         path: Where to write.
         waveform: What to write; values beyond ±1 are clipped by integer formats.
-        audio_format: How to store it, 16-bit WAV unless given.
+        audio_format: How to store it; None for WAV of 32-bit floats, which loses nothing.
 
     Raises:
         AudioError: If it cannot be written.
     """
     with AtomicWriter(
         Path(path),
-        audio_format or AudioFormat(),
+        audio_format or AudioFormat("wav", "FLOAT"),
         waveform.sample_rate,
         waveform.num_channels,
         waveform.num_samples,
