@@ -1,16 +1,17 @@
 """Quality of a model on five kinds of mixtures, as a Markdown table.
 
-Mixtures are drawn from the evaluation split of the recordings that the recipe names, at the
-recipe's levels, always the same ones. Beside the model stand the unprocessed mixture and the
-oracle: ideal ratio masks at the model's own STFT.
+Mixtures are drawn from the evaluation split of a manifest, by the pools and at the levels of
+the recipe of ``mini``, always the same ones. Beside the model stand the unprocessed mixture
+and the oracle: ideal ratio masks at the model's own STFT.
 
-    python bench/quality.py [--model mini] [--mixtures 40] [--recipe mini.yaml]
+    python bench/quality.py [--model mini] [--mixtures 40] [--manifest manifest.csv]
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ from unbraid.mixing.recipe import Planner, Scene
 from unbraid.training.run import load_config
 
 RECIPE = Path(unbraid.__file__).parent / "training" / "recipes" / "mini.yaml"
+SHARED = Path(os.environ.get("UNBRAID_SHARED", Path(__file__).parents[2] / "shared"))
 
 #: The scenes of the model card, whatever a recipe trains or validates on.
 SCENES = (
@@ -41,13 +43,16 @@ SEED = 2026
 CROP_S = 6.0
 
 
-def measure(model_name: str, recipe_path: Path, per_scene: int) -> tuple[SceneScore, ...]:
-    config = load_config(recipe_path)
+def measure(model_name: str, manifest: Path, per_scene: int) -> tuple[SceneScore, ...]:
+    config = load_config(RECIPE)
     model = unbraid.load_bundle(resolve_model(model_name)).model
-    manifest = recipe_path.parent / config.data.manifest
-    cache = Path(config.data.cache_dir) if config.data.cache_dir else user_cache_dir()
     clips, store = open_pools(
-        manifest, read_manifest(manifest), config.data.pools, "eval", model.sample_rate, cache
+        manifest,
+        read_manifest(manifest),
+        config.data.pools,
+        config.data.validation_split,
+        model.sample_rate,
+        user_cache_dir(),
     )
     # Evaluation hears the levels of training, and everything else as it was recorded.
     recipe = dataclasses.replace(
@@ -83,15 +88,14 @@ def print_table(scores: tuple[SceneScore, ...]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument("--manifest", type=Path, default=SHARED / "data" / "manifest.csv")
     parser.add_argument("--mixtures", type=int, default=40, help="of each kind")
     arguments = parser.parse_args()
-    config = load_config(arguments.recipe)
-    if not (arguments.recipe.parent / config.data.manifest).is_file():
-        sys.exit(f"skipped: the recordings of {arguments.recipe.name} are not on this machine")
+    if not arguments.manifest.is_file():
+        sys.exit(f"skipped: {arguments.manifest} is not on this machine; name one with --manifest")
     torch.manual_seed(0)
     started = time.perf_counter()
-    print_table(measure(arguments.model, arguments.recipe, arguments.mixtures))
+    print_table(measure(arguments.model, arguments.manifest, arguments.mixtures))
     print(f"({time.perf_counter() - started:.0f} s)")
 
 
