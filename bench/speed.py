@@ -21,9 +21,8 @@ from pathlib import Path
 import torch
 
 from unbraid.apps.demo import SCENES, mix_scene
-from unbraid.audio import AudioFormat, write
+from unbraid.audio import AtomicWriter, AudioFormat
 from unbraid.dsp.resample import resample
-from unbraid.types import Waveform
 
 RATE = 44100
 
@@ -33,9 +32,10 @@ def make_recording(path: Path, seconds: float) -> None:
     left = resample(mixture.samples[:1], mixture.sample_rate, RATE)
     right = 0.7 * left.roll(RATE // 2, dims=1)
     stereo = torch.cat([left, right])
-    length = round(seconds * RATE)
-    repeats = -(-length // stereo.shape[1])
-    write(path, Waveform(stereo.repeat(1, repeats)[:, :length], RATE), AudioFormat("wav", "PCM_16"))
+    # In blocks: a process inherits the peak memory of the one that starts it.
+    with AtomicWriter(path, AudioFormat("wav", "PCM_16"), RATE, num_channels=2) as writer:
+        while (missing := round(seconds * RATE) - writer.num_samples) > 0:
+            writer.write(stereo[:, :missing])
 
 
 def run_once(recording: Path, model: str, threads: int, out: Path) -> tuple[float, float]:
