@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -98,8 +98,8 @@ def stem_names(prompts: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def equal_prompt_groups(prompts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Positions that share a prompt, in order of first appearance.
+def equal_prompt_groups(prompts: Sequence[Hashable]) -> tuple[tuple[int, ...], ...]:
+    """Positions that share a prompt (a name or a row), in order of first appearance.
 
     Outputs inside such a group are interchangeable: nothing in the model says which
     speaker comes first. Everything that compares or joins outputs may permute inside
@@ -108,7 +108,7 @@ def equal_prompt_groups(prompts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     >>> equal_prompt_groups(["speech", "sfx-mix", "speech"])
     ((0, 2), (1,))
     """
-    groups: dict[str, list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
     for position, prompt in enumerate(prompts):
         groups.setdefault(prompt, []).append(position)
     return tuple(tuple(positions) for positions in groups.values())

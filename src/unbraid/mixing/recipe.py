@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from unbraid.errors import ConfigError, DataError
@@ -429,17 +429,14 @@ def _leave_one_unasked(plan: MixPlan, rng: random.Random) -> MixPlan:
         return plan
     left_out = rng.choice(candidates)
     sources = tuple(
-        SourcePlan(source.prompt, source.parts, source.gain_db, is_asked=position != left_out)
+        replace(source, is_asked=position != left_out)
         for position, source in enumerate(plan.sources)
     )
-    return MixPlan(plan.crop_s, sources, plan.bandwidth_hz)
+    return replace(plan, sources=sources)
 
 
 def _ask_all(plan: MixPlan) -> MixPlan:
-    sources = tuple(
-        SourcePlan(source.prompt, source.parts, source.gain_db) for source in plan.sources
-    )
-    return MixPlan(plan.crop_s, sources, plan.bandwidth_hz)
+    return replace(plan, sources=tuple(replace(source, is_asked=True) for source in plan.sources))
 
 
 def _choose(rng: random.Random, weights: Mapping[Choice, float]) -> Choice:

@@ -34,8 +34,7 @@ def assign_within_equal_prompts(
     batch, _, sources = pairwise_loss.shape
     chosen = torch.arange(sources, device=pairwise_loss.device).repeat(batch, 1)
     for item in range(batch):
-        names = [str(index) for index in prompt_indices[item].tolist()]
-        for group in equal_prompt_groups(names):
+        for group in equal_prompt_groups(prompt_indices[item].tolist()):
             if len(group) == 1:
                 continue
             references = list(group)

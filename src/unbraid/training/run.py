@@ -94,7 +94,6 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
     with warnings.catch_warnings():
         # Mixtures are made between steps by choice; Lightning advises more workers.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         trainer.fit(
             module,
             datamodule=data,
