@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid.audio.info import AudioInfo
 from unbraid.errors import AudioError
 from unbraid.types import Waveform
 
@@ -30,34 +30,6 @@ _SEEK_FAILED = 39
 _SMALLEST_PLACEHOLDER_SIZE = 0x7FFF_0000
 # An mp3 header counts whole frames; some encoders are a few frames off.
 _TOLERATED_MP3_SHORTAGE_S = 0.1
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """What an audio file holds.
-
-    Attributes:
-        sample_rate: Samples per second.
-        num_channels: Channels, at least one.
-        num_samples: Samples in each channel, zero or more; exact also where the header
-            does not say it.
-        format: The container as libsndfile names it, for example ``WAV`` or ``FLAC``.
-        subtype: How samples are stored, for example ``PCM_16``, ``FLOAT`` or ``VORBIS``.
-        warnings: What the caller should tell the user, for example that the file is
-            shorter than its header says.
-    """
-
-    sample_rate: int
-    num_channels: int
-    num_samples: int
-    format: str
-    subtype: str
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def duration_s(self) -> float:
-        """Length in seconds."""
-        return self.num_samples / self.sample_rate
 
 
 def probe(path: str | Path) -> AudioInfo:

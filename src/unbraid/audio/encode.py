@@ -22,7 +22,7 @@ import soundfile
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.audio.decode import AudioInfo
+from unbraid.audio.info import AudioInfo
 from unbraid.errors import AudioError, ConfigError
 from unbraid.types import Waveform
 
