@@ -2,8 +2,8 @@
 
 >>> import unbraid
 >>> separator = unbraid.load_separator("mini")
->>> mixture = unbraid.read("film.wav")  # doctest: +SKIP
->>> stems = separator.separate(mixture, ["speech", "sfx-mix", "music-mix"]).stems  # doctest: +SKIP
+>>> stems = separator.separate("film.mkv", ["speech", "sfx-mix", "music-mix"])  # doctest: +SKIP
+>>> files = stems.save("stems")  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING
 from unbraid._version import __version__
 
 if TYPE_CHECKING:
+    from unbraid.apps.separator import Separation, Separator, load_separator
     from unbraid.audio import read, write
-    from unbraid.checkpoints import list_models, load_bundle, load_separator, save_bundle
+    from unbraid.checkpoints import list_models, load_bundle, save_bundle
     from unbraid.errors import UnbraidError
     from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
-    from unbraid.separation.separator import Separator
-    from unbraid.types import Progress, Separation, Waveform
+    from unbraid.separation.settings import SeparationConfig
+    from unbraid.types import Progress, SeparatedBlock, Waveform
 
 __all__ = [
     "ModelConfig",
     "Progress",
+    "SeparatedBlock",
     "Separation",
+    "SeparationConfig",
     "Separator",
     "UnbraidError",
     "Waveform",
@@ -42,15 +45,17 @@ __all__ = [
 _HOMES = {
     "ModelConfig": "unbraid.models.waveform",
     "Progress": "unbraid.types",
-    "Separation": "unbraid.types",
-    "Separator": "unbraid.separation.separator",
+    "SeparatedBlock": "unbraid.types",
+    "Separation": "unbraid.apps.separator",
+    "SeparationConfig": "unbraid.separation.settings",
+    "Separator": "unbraid.apps.separator",
     "UnbraidError": "unbraid.errors",
     "Waveform": "unbraid.types",
     "WaveformModel": "unbraid.models.waveform",
     "build_model": "unbraid.models.waveform",
     "list_models": "unbraid.checkpoints",
     "load_bundle": "unbraid.checkpoints",
-    "load_separator": "unbraid.checkpoints",
+    "load_separator": "unbraid.apps.separator",
     "read": "unbraid.audio",
     "save_bundle": "unbraid.checkpoints",
     "write": "unbraid.audio",

@@ -40,30 +40,27 @@ class Waveform:
 
 
 @dataclass(frozen=True, eq=False)
-class Separation:
-    """What a separator returns: one source per prompt, in the order of the prompts.
+class SeparatedBlock:
+    """A finished stretch of a separation, or the whole of one.
 
     Attributes:
-        sources: The estimates, same channels and length as the mixture.
-        prompts: The canonical prompt names, one per source; names may repeat.
-        sample_rate: Samples per second.
+        mixture: What was separated.
+        sources: The estimates, one per prompt in the order of the prompts, with the channels
+            and the length of the mixture.
     """
 
+    mixture: Float[Tensor, "channel time"]
     sources: Float[Tensor, "source channel time"]
-    prompts: tuple[str, ...]
-    sample_rate: int
 
     @property
-    def stems(self) -> dict[str, Waveform]:
-        """Stem name → audio; names that repeat are numbered (``speech_1``, ``speech_2``)."""
-        return {
-            name: Waveform(source, self.sample_rate)
-            for name, source in zip(stem_names(self.prompts), self.sources, strict=True)
-        }
+    def num_samples(self) -> int:
+        """How many samples each channel has."""
+        return self.mixture.shape[1]
 
-    def residual(self, mixture: Waveform) -> Waveform:
-        """What the sources leave of ``mixture``: the mixture minus their sum."""
-        return Waveform(mixture.samples - self.sources.sum(dim=0), self.sample_rate)
+    @property
+    def residual(self) -> Float[Tensor, "channel time"]:
+        """What the sources leave: the mixture minus their sum."""
+        return self.mixture - self.sources.sum(dim=0)
 
 
 @dataclass(frozen=True)

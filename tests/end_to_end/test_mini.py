@@ -58,7 +58,11 @@ def test_chunked_and_whole_agree(mini: unbraid.Separator) -> None:
     mixture, _ = mix_scene(SCENES[0])
     prompts = ["speech", "sfx-mix", "music-mix"]
     chunked = mini.separate(mixture, prompts).sources
-    whole = unbraid.Separator(mini.model, segment_s=60.0).separate(mixture, prompts).sources
+    whole = (
+        unbraid.Separator(mini.model, unbraid.SeparationConfig(segment_s=60.0))
+        .separate(mixture, prompts)
+        .sources
+    )
     # Context differs, so the estimates do a little; borders must not stand out.
     error = (chunked - whole).square().mean(dim=(0, 1))
     border = 7 * 48000  # middle of the one overlap: segments of 8 s that share 2 s

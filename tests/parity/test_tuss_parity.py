@@ -28,7 +28,8 @@ from unbraid.config import dump
 from unbraid.dsp.stft import StftConfig, stft
 from unbraid.models.architectures.tuss import ARCHITECTURE
 from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
-from unbraid.separation.separator import Separator
+from unbraid.separation.separator import StreamSeparator, separate_waveform
+from unbraid.separation.settings import SeparationConfig
 from unbraid.types import Waveform
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
@@ -133,9 +134,11 @@ def test_recorded_chunks_of_a_longer_mixture(shared: Path, record_property: Reco
     """Chunks that are normalised alone, the last one filled up with zeros, plainly averaged."""
     description, tensors, model = released(shared, "tuss_tiny_css")
     segment_s, shift_s = description["css"]
-    separator = Separator(model, segment_s=segment_s, overlap_s=segment_s - shift_s, join="mean")
+    config = SeparationConfig(segment_s, segment_s - shift_s, join="mean")
     mixture = Waveform(tensors["in.mixture"], description["sample_rate"])
-    ours = separator.separate(mixture, description["prompts"][0]).sources
+    ours = separate_waveform(
+        StreamSeparator(model, config), mixture, description["prompts"][0]
+    ).sources
     recorded = tensors["out.css_waveforms"][0].unsqueeze(1)
     waveforms_db = signal_to_difference_db(recorded, ours)
     record_property("waveforms_db", round(waveforms_db, 1))

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import platformdirs
 import pytest
-import torch
 
 from released_tuss import TINY, random_state
 from unbraid.checkpoints import (
@@ -13,7 +12,6 @@ from unbraid.checkpoints import (
     catalogue,
     list_models,
     load_bundle,
-    load_separator,
     model_info,
     resolve_model,
     save_bundle,
@@ -22,7 +20,6 @@ from unbraid.checkpoints.bundle import CONFIG
 from unbraid.checkpoints.importers.tuss import build_released
 from unbraid.errors import CheckpointError
 from unbraid.folders import user_cache_dir, user_home, user_models_dir
-from unbraid.types import Waveform
 
 Add = Callable[[Path], Path]
 
@@ -122,7 +119,7 @@ def test_a_file_is_no_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/model", "a\0b", "", ".", "\n"])
 def test_names_that_no_folder_can_have(embedded: Path, name: str) -> None:
     with pytest.raises(CheckpointError):
-        load_separator(name)
+        load_bundle(resolve_model(name))
 
 
 def test_a_models_folder_that_may_not_be_read(
@@ -175,12 +172,3 @@ def test_leftovers_and_other_folders_are_not_listed(embedded: Path, add: Add) ->
     add(user_models_dir() / ".mine.1234.partial")
     (user_models_dir() / "notes").mkdir()
     assert [info.name for info in list_models()] == ["mini"]
-
-
-def test_load_separator(embedded: Path) -> None:
-    separator = load_separator("mini", device="cpu")
-    noise = torch.randn(1, 3000, generator=torch.Generator().manual_seed(0))
-    separation = separator.separate(Waveform(noise, 48000), ["speech", "sfxbg"])
-    assert separation.prompts == ("speech", "sfx-mix")
-    assert separation.sources.shape == (2, 1, 3000)
-    assert separator.sample_rate == 48000

@@ -11,9 +11,10 @@ from unbraid.dsp.overlap_add import trapezoid
 from unbraid.errors import AudioError, Cancelled, ConfigError, PromptError
 from unbraid.models.waveform import WaveformModel
 from unbraid.separation.chunking import ChunkPlan, cut, make_plan
-from unbraid.separation.separator import Separator
+from unbraid.separation.separator import StreamSeparator, separate_waveform
+from unbraid.separation.settings import SeparationConfig
 from unbraid.separation.stitching import Stitcher
-from unbraid.types import Progress, Waveform
+from unbraid.types import Waveform
 
 
 def noise(channels: int, length: int, seed: int = 0) -> torch.Tensor:
@@ -78,30 +79,32 @@ def test_sources_with_equal_prompts_keep_their_places() -> None:
 @pytest.mark.parametrize("length", [0, 1, 3, 1000, 130000])
 def test_out_comes_exactly_what_went_in(tiny_model: WaveformModel, rate: int, length: int) -> None:
     mixture = Waveform(noise(2, length), rate)
-    result = Separator(tiny_model).separate(mixture, ["speech", "speech", "musicbg"])
+    prompts = ["speech", "speech", "musicbg"]
+    result = separate_waveform(StreamSeparator(tiny_model), mixture, prompts)
     assert result.sources.shape == (3, 2, length)
-    assert result.sample_rate == rate
-    assert list(result.stems) == ["speech_1", "speech_2", "music-mix"]
+    assert torch.equal(result.mixture, mixture.samples)
     assert torch.isfinite(result.sources).all()
-    total = result.sources.sum(dim=0) + result.residual(mixture).samples
+    total = result.sources.sum(dim=0) + result.residual
     torch.testing.assert_close(total, mixture.samples, atol=1e-6, rtol=0)
 
 
 def test_blocks_of_any_size_give_the_same_result(tiny_model: WaveformModel) -> None:
-    separator = Separator(tiny_model)
+    separator = StreamSeparator(tiny_model)
     signal = noise(1, 150000)
     prompts = ["speech", "sfx-mix"]
-    whole = separator.separate(Waveform(signal, 44100), prompts).sources
+    whole = separate_waveform(separator, Waveform(signal, 44100), prompts).sources
     blocks = signal.split([1, 0, 70000, 5, 79994], dim=1)
     pieces = list(separator.stream(blocks, 44100, prompts))
-    torch.testing.assert_close(torch.cat(pieces, dim=-1), whole, atol=1e-5, rtol=0)
+    joined = torch.cat([piece.sources for piece in pieces], dim=-1)
+    torch.testing.assert_close(joined, whole, atol=1e-5, rtol=0)
+    assert torch.equal(torch.cat([piece.mixture for piece in pieces], dim=-1), signal)
 
 
 def test_level_passes_through(tiny_model: WaveformModel) -> None:
-    separator = Separator(tiny_model)
+    separator = StreamSeparator(tiny_model)
     signal = noise(1, 48000)
-    loud = separator.separate(Waveform(signal, 48000), ["speech"]).sources
-    quiet = separator.separate(Waveform(signal * 0.001, 48000), ["speech"]).sources
+    loud = separate_waveform(separator, Waveform(signal, 48000), ["speech"]).sources
+    quiet = separate_waveform(separator, Waveform(signal * 0.001, 48000), ["speech"]).sources
     torch.testing.assert_close(quiet * 1000, loud, atol=1e-5, rtol=1e-3)
 
 
@@ -112,7 +115,8 @@ def test_silence_gives_silence_and_no_model_call(
         raise AssertionError("the model was called for silence")
 
     monkeypatch.setattr(tiny_model, "forward", refuse)
-    result = Separator(tiny_model).separate(Waveform(torch.zeros(2, 200000), 48000), ["drums"])
+    silence = Waveform(torch.zeros(2, 200000), 48000)
+    result = separate_waveform(StreamSeparator(tiny_model), silence, ["drums"])
     assert result.sources.shape == (1, 2, 200000)
     assert not result.sources.any()
 
@@ -120,42 +124,37 @@ def test_silence_gives_silence_and_no_model_call(
 def test_the_callers_samples_are_left_alone(tiny_model: WaveformModel) -> None:
     signal = noise(2, 60000)
     before = signal.clone()
-    Separator(tiny_model).separate(Waveform(signal, 48000), ["speech", "sfx"])
+    separate_waveform(StreamSeparator(tiny_model), Waveform(signal, 48000), ["speech", "sfx"])
     assert torch.equal(signal, before)
 
 
-def test_progress_has_numbers_and_can_stop_the_work(tiny_model: WaveformModel) -> None:
-    mixture = Waveform(noise(1, 48000 * 3), 48000)
-    seen: list[Progress] = []
-    Separator(tiny_model).separate(mixture, ["speech"], seen.append)
-    assert [step.done_s for step in seen] == sorted(step.done_s for step in seen)
-    assert seen[-1] == Progress(3.0, 3.0)
-
-    def stop(_: Progress) -> None:
-        raise Cancelled("stopped")
-
-    with pytest.raises(Cancelled):
-        Separator(tiny_model).separate(mixture, ["speech"], stop)
+def test_cancelling_stops_before_the_next_piece_of_work(tiny_model: WaveformModel) -> None:
+    answers = iter([False, False, True])
+    separator = StreamSeparator(tiny_model, SeparationConfig(segment_s=1.0, overlap_s=0.25))
+    stream = separator.stream([noise(1, 48000 * 5)], 48000, ["speech"], lambda: next(answers))
+    assert len([next(stream), next(stream)]) == 2
+    with pytest.raises(Cancelled, match="cancelled"):
+        next(stream)
 
 
 def test_what_makes_no_sense_is_refused(tiny_model: WaveformModel) -> None:
-    separator = Separator(tiny_model)
+    separator = StreamSeparator(tiny_model)
     good = Waveform(noise(1, 1000), 48000)
     with pytest.raises(PromptError, match="did you mean speech"):
-        separator.separate(good, ["spech"])
+        separate_waveform(separator, good, ["spech"])
     with pytest.raises(PromptError, match="no prompt given"):
-        separator.separate(good, [])
+        separate_waveform(separator, good, [])
     broken = noise(1, 48000)
     broken[0, 24000] = math.nan
     with pytest.raises(AudioError, match=r"at 0\.500 s"):
-        separator.separate(Waveform(broken, 48000), ["speech"])
+        separate_waveform(separator, Waveform(broken, 48000), ["speech"])
     with pytest.raises(ConfigError, match="same channels"):
         list(separator.stream(iter([noise(1, 10), noise(2, 10)]), 48000, ["speech"]))
     with pytest.raises(ConfigError, match="at least one"):
-        separator.separate(Waveform(torch.zeros(0, 10), 48000), ["speech"])
+        separate_waveform(separator, Waveform(torch.zeros(0, 10), 48000), ["speech"])
     for segment_s, overlap_s in [(0.0, 0.0), (1.0, 1.0), (1.0, -0.1), (math.nan, 0.0)]:
         with pytest.raises(ConfigError, match="segment"):
-            Separator(tiny_model, segment_s=segment_s, overlap_s=overlap_s)
+            StreamSeparator(tiny_model, SeparationConfig(segment_s, overlap_s))
 
 
 def test_prompts_are_checked_before_a_block_is_read(tiny_model: WaveformModel) -> None:
@@ -164,4 +163,4 @@ def test_prompts_are_checked_before_a_block_is_read(tiny_model: WaveformModel) -
         yield
 
     with pytest.raises(PromptError):
-        Separator(tiny_model).stream(blocks(), 48000, ["nonsense"])
+        StreamSeparator(tiny_model).stream(blocks(), 48000, ["nonsense"])

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unbraid.apps.demo_page import PageScene, PageSource, render_page
 from unbraid.apps.pictures import spectrogram_picture, spectrogram_row
+from unbraid.apps.separator import Separator
 from unbraid.apps.whole_files import publish_folder, write_whole
 from unbraid.audio.decode import read
 from unbraid.audio.encode import AudioFormat, write
@@ -24,7 +25,6 @@ from unbraid.dsp.levels import db_to_gain
 from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.assignment import assign_within_equal_prompts, gather_sources
 from unbraid.objectives.measures import si_sdr_db
-from unbraid.separation.separator import Separator
 from unbraid.types import Progress, ProgressCallback, Waveform, stem_names
 
 _ASSETS = Path(__file__).with_name("assets")
@@ -266,7 +266,7 @@ def _run_scene(
 ) -> SceneResult:
     mixture, references = mix_scene(scene)
     started_s = time.perf_counter()
-    separation = separator.separate(mixture, scene.prompts, progress)
+    separation = separator.separate(mixture, scene.prompts, progress=progress)
     elapsed_s = time.perf_counter() - started_s
     estimates = _in_order_of_references(
         separator, scene.prompts, separation.sources[:, 0].cpu(), references

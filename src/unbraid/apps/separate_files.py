@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid._version import __version__
+from unbraid.apps.separator import Separator
 from unbraid.apps.whole_files import write_whole
 from unbraid.audio import (
     DEFAULT_TEMPLATE,
@@ -36,7 +36,6 @@ from unbraid.audio import (
     stem_path,
 )
 from unbraid.errors import AudioError, Cancelled, ConfigError, UnbraidError
-from unbraid.separation.separator import Separator
 from unbraid.types import Progress, ProgressCallback, stem_names
 
 #: The name of the stem that holds what the others leave of the mixture.
@@ -181,7 +180,7 @@ def separate_file(
         raise AudioError(f"{path}: {error}") from error
     except torch.cuda.OutOfMemoryError as error:
         raise ConfigError(
-            f"{path}: too little memory on {separator.device}; try a smaller --segment, "
+            f"{path}: too little memory on {separator.engine.device}; try a smaller --segment, "
             "fewer prompts or --device cpu."
         ) from error
     return FileResult(path, "written", job.sidecar, job.stem_files, record)
@@ -227,8 +226,8 @@ class _Job:
             "options": {
                 **asdict(self.options.audio_format),
                 "residual": self.options.has_residual,
-                "segment_s": self.separator.segment_s,
-                "overlap_s": self.separator.overlap_s,
+                "segment_s": self.separator.engine.segment_s,
+                "overlap_s": self.separator.engine.overlap_s,
             },
         }
 
@@ -308,25 +307,22 @@ class _Job:
         writers: Mapping[str, AtomicWriter],
         progress: ProgressCallback | None,
     ) -> _Measured:
-        mixture = _Delay(read_blocks(self.path))
         measured = _Measured(list(writers))
         if progress is not None:
             progress(Progress(0.0, source.duration_s))
-        stream = self.separator.stream(mixture, source.sample_rate, self.prompts)
-        for block in stream:
-            sources = block.cpu()
-            original = mixture.take(sources.shape[-1])
-            residual = original - sources.sum(dim=0)
-            measured.mixture.add(original)
-            measured.residual.add(residual)
+        blocks = read_blocks(self.path)
+        for block in self.separator.separate_stream(blocks, source.sample_rate, self.prompts):
+            measured.mixture.add(block.mixture)
+            measured.residual.add(block.residual)
             # Without --residual there is one writer less, and the last block has no taker.
-            for (name, writer), stem in zip(writers.items(), [*sources, residual], strict=False):
+            for (name, writer), stem in zip(
+                writers.items(), [*block.sources, block.residual], strict=False
+            ):
                 measured.stems[name].add(stem)
                 writer.write(stem)
             if progress is not None:
                 done_s = measured.mixture.num_samples / source.sample_rate
                 progress(Progress(done_s, source.duration_s))
-        assert mixture.is_empty, "the separator returned fewer samples than it was given"
         return measured
 
     def _publish(self, writers: Sequence[AtomicWriter], record: Mapping[str, Any]) -> None:
@@ -353,43 +349,6 @@ class _Job:
 
     def _from_sidecar(self, file: Path) -> str:
         return Path(os.path.relpath(file, self.sidecar.parent)).as_posix()
-
-
-class _Delay:
-    """Passes the blocks of the mixture on and keeps them until their sources come out.
-
-    The separator is ahead by a chunk or two, so no more than that is kept.
-    """
-
-    def __init__(self, blocks: Iterable[Float[Tensor, "channel time"]]) -> None:
-        self._blocks = iter(blocks)
-        self._kept: deque[Tensor] = deque()
-
-    def __iter__(self) -> Iterator[Float[Tensor, "channel time"]]:
-        return self
-
-    def __next__(self) -> Float[Tensor, "channel time"]:
-        block = next(self._blocks)
-        self._kept.append(block)
-        return block
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether everything that went in has been taken."""
-        return not self._kept
-
-    def take(self, num_samples: int) -> Float[Tensor, "channel time"]:
-        """The next samples of the mixture, which must have passed already."""
-        parts: list[Tensor] = []
-        missing = num_samples
-        while missing > 0:
-            block = self._kept.popleft()
-            if block.shape[-1] > missing:
-                self._kept.appendleft(block[:, missing:])
-                block = block[:, :missing]
-            parts.append(block)
-            missing -= block.shape[-1]
-        return torch.cat(parts, dim=-1) if parts else torch.zeros(1, 0)
 
 
 class _Meter:

@@ -6,7 +6,6 @@ from unbraid.checkpoints.catalogue import (
     DEFAULT_MODEL,
     ModelInfo,
     list_models,
-    load_separator,
     model_info,
     resolve_model,
 )
@@ -20,7 +19,6 @@ __all__ = [
     "import_released",
     "list_models",
     "load_bundle",
-    "load_separator",
     "model_info",
     "resolve_model",
     "save_bundle",

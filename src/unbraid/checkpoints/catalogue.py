@@ -18,13 +18,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import torch
-
 from unbraid.checkpoints.bundle import (
     count_parameters,
     digest,
     is_bundle,
-    load_bundle,
     read_card,
     read_config,
 )
@@ -32,7 +29,6 @@ from unbraid.checkpoints.hub import PREFIX, fetch
 from unbraid.config import nearest
 from unbraid.errors import CheckpointError
 from unbraid.folders import user_models_dir
-from unbraid.separation.separator import Separator
 
 #: Where a model was found.
 Origin: TypeAlias = Literal["embedded", "user", "path", "hub"]
@@ -138,40 +134,6 @@ def resolve_model(model: str | Path) -> Path:
     raise CheckpointError(
         f"{name}: there is no such model; {choices} Your own models belong in {user_models_dir()}."
     )
-
-
-def load_separator(
-    model: str | Path = DEFAULT_MODEL,
-    *,
-    device: str | torch.device | None = None,
-    segment_s: float | None = None,
-    overlap_s: float | None = None,
-) -> Separator:
-    """Load a model, ready to separate.
-
-    Args:
-        model: A name, a folder or a model on the hub, as in ``resolve_model``.
-        device: Where to compute; None takes the first of cuda, mps and cpu that is there.
-        segment_s: Length of a chunk in seconds; None for what the model was made for.
-        overlap_s: Overlap of neighbouring chunks in seconds; None for the model's own.
-
-    Raises:
-        CheckpointError: If there is no such model, or it is damaged.
-        ConfigError: If segment and overlap make no sense together.
-    """
-    bundle = load_bundle(resolve_model(model))
-    return Separator(
-        bundle.model,
-        segment_s=segment_s,
-        overlap_s=overlap_s,
-        device=_best_device() if device is None else device,
-    )
-
-
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def embedded_models() -> dict[str, Path]:

@@ -21,7 +21,7 @@ def demo(
 ) -> None:
     """Separate scenes that come with unbraid, measure the result, and make a page to listen to."""
     from unbraid.apps.demo import run_demo
-    from unbraid.checkpoints import load_separator
+    from unbraid.apps.separator import load_separator
 
     with Bar(is_shown=True) as bar:
         result = run_demo(

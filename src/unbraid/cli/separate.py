@@ -85,10 +85,12 @@ def separate(
     A recording whose stems are finished is skipped.
     """
     from unbraid.apps.separate_files import SeparateOptions, separate_files
+    from unbraid.apps.separator import load_separator
     from unbraid.audio import FormatChoice
-    from unbraid.checkpoints import load_separator, model_info
+    from unbraid.checkpoints import model_info
     from unbraid.cli.devices import parse_device
     from unbraid.errors import ConfigError
+    from unbraid.separation.settings import SeparationConfig
 
     if wav and flac:
         raise ConfigError("--wav and --flac exclude each other; choose one.")
@@ -106,9 +108,8 @@ def separate(
         has_residual=residual,
         overwrite=overwrite,
     )
-    separator = load_separator(
-        info.path, device=chosen_device, segment_s=segment, overlap_s=overlap
-    )
+    config = SeparationConfig(segment_s=segment, overlap_s=overlap)
+    separator = load_separator(info.path, config, device=chosen_device)
     with Bar(is_shown=not quiet) as bar:
 
         def show(result: FileResult) -> None:
