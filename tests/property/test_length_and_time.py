@@ -43,12 +43,14 @@ def separated(separator: StreamSeparator, signal: Tensor, rate: int, block: int)
 
 @settings(deadline=None, max_examples=40)
 @given(
-    rate=st.one_of(st.sampled_from(RATES), st.integers(8000, 192000)),
+    rate=st.sampled_from(RATES),
     length=st.integers(0, 40000),
     block=st.integers(1, 50000),
     channels=st.integers(1, 3),
 )
 @example(rate=44100, length=1, block=1, channels=1)
+# Rates without common factors take another path, whose filters are slow to make.
+@example(rate=44101, length=12345, block=1000, channels=1)
 @example(rate=191999, length=40000, block=40000, channels=2)
 def test_as_many_samples_come_out_as_went_in(
     passing: StreamSeparator, rate: int, length: int, block: int, channels: int
