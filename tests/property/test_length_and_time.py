@@ -41,7 +41,7 @@ def separated(separator: StreamSeparator, signal: Tensor, rate: int, block: int)
     return torch.cat(pieces, dim=-1)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
     rate=st.sampled_from(RATES),
     length=st.integers(0, 40000),
