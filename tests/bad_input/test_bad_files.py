@@ -11,7 +11,8 @@ import pytest
 import soundfile
 
 from command_line import files_below, noise, unbraid, write_audio
-from unbraid.audio import encode as encode_module
+from media_samples import Track, write_media
+from media_samples import noise as media_noise
 
 AUDIO_ERROR = 4
 
@@ -59,12 +60,34 @@ def infinite(folder: Path) -> Path:
     return path
 
 
+def pictures_without_sound(folder: Path) -> Path:
+    return write_media(folder / "silent.mp4", video_s=0.2)
+
+
+def half_an_mp4(folder: Path) -> Path:
+    path = write_media(folder / "half.mp4", Track(media_noise(48_000)), video_s=0.5)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def damaged_mkv(folder: Path) -> Path:
+    path = write_media(folder / "damaged.mkv", Track(media_noise(96_000), "flac"))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    path.write_bytes(content)
+    return path
+
+
 BAD_FILES = {
     missing: "no such file",
     folder_given_as_file: "is a folder",
     empty: "is empty",
     text_renamed: "not an audio file",
     truncated_flac: "damaged at about",
+    pictures_without_sound: "holds pictures but no sound",
+    half_an_mp4: "not an audio file",
+    damaged_mkv: "damaged at about",
     not_a_number: "0.5",
     infinite: "0.5",
 }
@@ -217,7 +240,7 @@ def test_disk_full(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, kind: type
 ) -> None:
     path = write_audio(tmp_path / "a.wav")
-    monkeypatch.setattr(encode_module.soundfile, "SoundFile", kind)
+    monkeypatch.setattr(soundfile, "SoundFile", kind)
 
     outcome = unbraid("separate", path, "-m", bundle, "-o", tmp_path / "out")
 

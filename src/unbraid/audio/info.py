@@ -20,8 +20,9 @@ class AudioInfo:
             ``AAC``.
         channel_layout: Which channel is which, in FFmpeg's words (``stereo``,
             ``5.1(side)``); empty where the file does not say.
-        start_s: When the track begins on the time line of its container, in seconds:
-            the sound of a film may begin after its pictures.
+        start_s: When the first sample sounds, in seconds after the first picture (negative
+            if before it); without pictures, after the earliest of several tracks. Zero for
+            a file that is nothing but one track.
         tags: Title, artist and the like, by FFmpeg's lower-case names; a broadcast wav's
             ``time_reference`` (samples since midnight) is one of them.
         track: Which audio track this is, counted from 1.
@@ -48,3 +49,11 @@ class AudioInfo:
     def duration_s(self) -> float:
         """Length in seconds."""
         return self.num_samples / self.sample_rate
+
+
+def cut_short(promised_s: float, actual_s: float) -> str:
+    """The warning about a file that holds less than its header says."""
+    return (
+        f"the file was cut short: its header says {promised_s:.2f} s, it holds {actual_s:.2f} s; "
+        "the stems are as long as what is there"
+    )
