@@ -27,6 +27,16 @@ class Outcome:
         return json.loads(self.stdout)
 
     @property
+    def events(self) -> list[Any]:
+        """What ``separate --json`` printed, line by line."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    @property
+    def results(self) -> list[Any]:
+        """One event per recording, in the order in which they were done."""
+        return [event for event in self.events if event["event"] == "result"]
+
+    @property
     def error(self) -> str:
         """The one line of an expected failure."""
         lines = self.stderr.splitlines()

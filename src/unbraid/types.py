@@ -47,10 +47,13 @@ class SeparatedBlock:
         mixture: What was separated.
         sources: The estimates, one per prompt in the order of the prompts, with the channels
             and the length of the mixture.
+        presence: How sure it is, from 0 to 1, that the sound of each source is there: scores
+            of the windows of ``separation.presence`` that were completed with this stretch.
     """
 
     mixture: Float[Tensor, "channel time"]
     sources: Float[Tensor, "source channel time"]
+    presence: Float[Tensor, "source window"]
 
     @property
     def num_samples(self) -> int:

@@ -38,8 +38,29 @@ def recording(tmp_path: Path) -> Path:
         (["--segment", "2", "--overlap", "2"], CONFIG_ERROR, "overlap"),
         (["--overlap", "nan"], CONFIG_ERROR, "overlap"),
         (["--wav", "--flac"], CONFIG_ERROR, "exclude each other"),
-        (["--flac", "--float32"], CONFIG_ERROR, "FLAC cannot hold"),
+        (["--mp3", "--opus"], CONFIG_ERROR, "--opus and --mp3 exclude each other"),
+        (["--flac", "--float32"], CONFIG_ERROR, "--flac cannot hold --float32"),
         (["--int24", "--float32"], CONFIG_ERROR, "exclude each other"),
+        (["--int16", "--int24"], CONFIG_ERROR, "exclude each other"),
+        (["--mp3", "--int16"], CONFIG_ERROR, "--int16 and --mp3 exclude each other"),
+        (["--bitrate", "128"], CONFIG_ERROR, "loses nothing"),
+        (["--mp3", "--bitrate", "999"], CONFIG_ERROR, "--bitrate 999"),
+        (["--mp3", "--mp3-bitrate", "0"], CONFIG_ERROR, "--bitrate 0"),
+        (["--jobs", "0"], CONFIG_ERROR, "--jobs 0"),
+        (["-j", "-3"], CONFIG_ERROR, "--jobs -3"),
+        (["-d", "cpu,"], CONFIG_ERROR, "unknown device"),
+        (["-d", "cpu,auto"], CONFIG_ERROR, "unknown device"),
+        (["-d", "cpu,cuda:99"], CONFIG_ERROR, "this machine has cpu"),
+        (["--track", "0"], CONFIG_ERROR, "counted from 1"),
+        (["--track", "-1"], CONFIG_ERROR, "counted from 1"),
+        (["--peak", "1"], CONFIG_ERROR, "--peak 1"),
+        (["--peak", "nan"], CONFIG_ERROR, "--peak nan"),
+        (["--peak", "-inf"], CONFIG_ERROR, "--peak -inf"),
+        (["--remux", "vocals"], CONFIG_ERROR, "no such stem; there are speech, sfx-mix"),
+        (["--remux", "residual"], CONFIG_ERROR, "no such stem"),
+        (["--stereo", "wide"], CONFIG_ERROR, "wide"),
+        (["--consistency", "yes"], CONFIG_ERROR, "yes"),
+        (["--residual", "--consistency", "project"], CONFIG_ERROR, "exclude each other"),
         (["--filename", "{track}.{ext}"], CONFIG_ERROR, "needs {stem}"),
         (["--filename", "../{stem}.{ext}"], CONFIG_ERROR, "inside the output folder"),
         (["--filename", "{artist}/{stem}.{ext}"], CONFIG_ERROR, "unknown field {artist}"),
@@ -68,7 +89,7 @@ def test_usage_errors_have_the_same_code_as_settings(bundle: Path) -> None:
 
 def test_two_recordings_that_would_share_stems(tmp_path: Path, bundle: Path) -> None:
     first = write_audio(tmp_path / "a" / "x.wav")
-    second = write_audio(tmp_path / "b" / "x.flac")
+    second = write_audio(tmp_path / "b" / "x.wav")
 
     outcome = unbraid("separate", first, second, "-m", bundle, "-o", tmp_path / "out")
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import av
 import numpy as np
@@ -17,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from full_disk import limit_files
 from unbraid.audio import AtomicWriter, AudioFormat, write
 from unbraid.audio import encoders as encoders_module
 from unbraid.errors import AudioError
@@ -621,38 +619,6 @@ def test_interruption_keeps_the_former_file(tmp_path: Path) -> None:
         write_blocks(path, noise(RATE), then=RuntimeError)
     assert path.read_bytes() == former
     assert leftovers(tmp_path) == ["a.wav"]
-
-
-class LimitedFile:
-    """A file on a disk that takes so many bytes and no more."""
-
-    def __init__(self, file: IO[bytes], num_bytes: int, complains: bool) -> None:
-        self._file = file
-        self._left = num_bytes
-        self._complains = complains
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._file, name)
-
-    def write(self, data: bytes) -> int:
-        if len(data) > self._left:
-            if self._complains:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._file.write(data[: self._left])
-            self._left = 0
-            return len(data)
-        self._left -= len(data)
-        return self._file.write(data)
-
-
-def limit_files(monkeypatch: pytest.MonkeyPatch, num_bytes: int, complains: bool = True) -> None:
-    opened = Path.open
-
-    def open_limited(self: Path, mode: str = "r", *rest: object) -> object:
-        file = opened(self, mode, *rest)
-        return LimitedFile(file, num_bytes, complains) if mode == "xb" else file
-
-    monkeypatch.setattr(Path, "open", open_limited)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,10 @@ def test_the_result_is_a_mapping_with_the_rest(separator: unbraid.Separator) -> 
     assert torch.equal(result["music-mix"], result.sources[1])
     total = sum(result.values()) + result.residual
     torch.testing.assert_close(total, samples, atol=1e-6, rtol=0)
+    presence = result.presence["speech_2"]
+    assert presence.name == "speech_2"
+    assert 0 <= presence.score <= 1
+    assert len(presence.timeline) == 1  # of half a second
     assert "speech_1, music-mix, speech_2: 1 channels, 20000 samples" in repr(result)
     with pytest.raises(KeyError):
         result["speech"]

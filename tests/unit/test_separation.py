@@ -129,10 +129,11 @@ def test_the_callers_samples_are_left_alone(tiny_model: WaveformModel) -> None:
 
 
 def test_cancelling_stops_before_the_next_piece_of_work(tiny_model: WaveformModel) -> None:
-    answers = iter([False, False, True])
+    is_cancelled = False
     separator = StreamSeparator(tiny_model, SeparationConfig(segment_s=1.0, overlap_s=0.25))
-    stream = separator.stream([noise(1, 48000 * 5)], 48000, ["speech"], lambda: next(answers))
+    stream = separator.stream([noise(1, 48000 * 5)], 48000, ["speech"], lambda: is_cancelled)
     assert len([next(stream), next(stream)]) == 2
+    is_cancelled = True
     with pytest.raises(Cancelled, match="cancelled"):
         next(stream)
 

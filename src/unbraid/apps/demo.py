@@ -19,8 +19,8 @@ from unbraid.apps.demo_page import PageScene, PageSource, render_page
 from unbraid.apps.pictures import spectrogram_picture, spectrogram_row
 from unbraid.apps.separator import Separator
 from unbraid.apps.whole_files import publish_folder, write_whole
-from unbraid.audio.decode import read
 from unbraid.audio import AudioFormat, write
+from unbraid.audio.decode import read
 from unbraid.dsp.levels import db_to_gain
 from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.assignment import assign_within_equal_prompts, gather_sources

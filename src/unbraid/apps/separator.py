@@ -15,7 +15,8 @@ from unbraid.audio import AudioFormat, AudioInfo, probe, read_blocks, safe_name,
 from unbraid.checkpoints import DEFAULT_MODEL, load_bundle, resolve_model
 from unbraid.errors import ConfigError
 from unbraid.models.waveform import WaveformModel
-from unbraid.separation.separator import StreamSeparator
+from unbraid.separation.presence import Presence, PresenceTimeline
+from unbraid.separation.separator import StreamSeparator, joined
 from unbraid.separation.settings import SeparationConfig
 from unbraid.types import Progress, ProgressCallback, SeparatedBlock, Waveform, stem_names
 
@@ -72,6 +73,13 @@ class Separation(Mapping[str, Tensor]):
     def residual(self) -> Float[Tensor, "channel time"]:
         """What the stems leave: the mixture minus their sum."""
         return self._block.residual
+
+    @property
+    def presence(self) -> dict[str, Presence]:
+        """Stem name → whether, and when, its sound is there."""
+        timeline = PresenceTimeline(list(self))
+        timeline.add(self._block.presence)
+        return {presence.name: presence for presence in timeline.result()}
 
     def save(self, folder: str | Path, audio_format: AudioFormat | None = None) -> dict[str, Path]:
         """Write every stem to ``folder/{stem}.{ext}``.
@@ -186,12 +194,8 @@ class Separator:
         names = self.model.prompts.resolve(prompts)
         if not finished:
             nothing = torch.zeros(len(names), info.num_channels, 0)
-            finished.append(SeparatedBlock(nothing[0], nothing))
-        whole = SeparatedBlock(
-            torch.cat([block.mixture for block in finished], dim=-1),
-            torch.cat([block.sources for block in finished], dim=-1),
-        )
-        return Separation(whole, names, info.sample_rate)
+            finished.append(SeparatedBlock(nothing[0], nothing, nothing[:, 0]))
+        return Separation(joined(finished), names, info.sample_rate)
 
     def separate_stream(
         self,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from unbraid.errors import AudioError
+
+_NUM_ATTEMPTS = 5
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -20,20 +23,99 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         AudioError: If the folder does not exist or cannot be written, or the disk is full.
     """
+    temporary = path.with_name(f".unbraid-{secrets.token_hex(4)}.partial")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
-        temporary.chmod(0o666 & ~_umask())
+            file.flush()
+            os.fsync(file.fileno())  # some disks report 'full' only now
         temporary.replace(path)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it that are missing.
+
+    Others may remove empty folders meanwhile, as ``remove_empty`` does after a failure.
+
+    Returns:
+        The folders that were made, the outermost first.
+
+    Raises:
+        AudioError: If that cannot be done.
+    """
+    made: list[Path] = []
+    for attempt in range(_NUM_ATTEMPTS):
+        missing = [above for above in (folder, *folder.parents) if not above.exists()]
+        try:
+            for above in reversed(missing):
+                above.mkdir(exist_ok=True)
+                made.append(above)
+        except FileNotFoundError as error:
+            if attempt == _NUM_ATTEMPTS - 1:
+                raise _cannot_write(folder, error) from error
+        except OSError as error:
+            remove_empty(made)
+            raise _cannot_write(folder, error) from error
+        else:
+            return made
+    raise AssertionError("unreachable")
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those of these folders that hold nothing, the last one first."""
+    for folder in reversed(folders):
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def rename(new: Path, final: Path) -> None:
+    """Let a whole file appear under its name, replacing what was there.
+
+    Raises:
+        AudioError: If it cannot be renamed.
+    """
+    try:
+        new.replace(final)
+    except OSError as error:
+        raise _cannot_write(final, error) from error
+
+
+def replace_together(
+    moves: Sequence[tuple[Path, Path]], last: tuple[Path, Path], aside: Path
+) -> None:
+    """Rename several files, all or none.
+
+    Args:
+        moves: Pairs of a whole file and the name under which it shall appear.
+        last: Another pair. Its file is replaced in one step, so there always is one.
+        aside: A folder for the other files that have these names now; they come back if
+            anything fails, and stay there otherwise.
+
+    Raises:
+        AudioError: If a file cannot be renamed; then everything is as it was.
+    """
+    former: list[tuple[Path, Path]] = []
+    placed: list[Path] = []
+    try:
+        for new, final in moves:
+            if os.path.lexists(final):
+                kept = aside / str(len(former))
+                rename(final, kept)
+                former.append((kept, final))
+            rename(new, final)
+            placed.append(final)
+        rename(*last)
+    except BaseException:
+        for final in placed:
+            with suppress(OSError):
+                final.unlink()
+        for kept, final in former:
+            kept.replace(final)
+        raise
 
 
 @contextmanager
@@ -83,10 +165,3 @@ def _cannot_write(path: Path, error: OSError) -> AudioError:
     return AudioError(
         f"{path}: cannot be written ({error.strerror}); choose another folder or make room."
     )
-
-
-def _umask() -> int:
-    # The only way to read the mask is to set it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

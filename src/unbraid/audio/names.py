@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import string
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from unbraid.errors import ConfigError
 
@@ -59,14 +59,17 @@ def check_template(template: str) -> None:
         )
 
 
-def stem_path(template: str, out_dir: Path, *, model: str, track: str, stem: str, ext: str) -> Path:
+def stem_path(
+    template: str, out_dir: Path, *, model: str, track: str | PurePath, stem: str, ext: str
+) -> Path:
     """Build the path of one stem.
 
     Args:
         template: For example ``{model}/{track}/{stem}.{ext}``.
         out_dir: The folder that every stem stays in.
         model: The model's name.
-        track: The name of the recording, without its extension.
+        track: The name of the recording, usually without its extension. A path keeps its
+            folders; in text, what separates folders is a character like any other.
         stem: The stem's name, already numbered where prompts repeat.
         ext: The extension, without a dot.
 
@@ -74,8 +77,13 @@ def stem_path(template: str, out_dir: Path, *, model: str, track: str, stem: str
         ConfigError: As ``check_template``.
     """
     check_template(template)
-    values = {"model": model, "track": track, "stem": stem, "ext": ext}
-    filled = template.format(**{name: safe_name(value) for name, value in values.items()})
+    folders = track.parts if isinstance(track, PurePath) else (track,)
+    filled = template.format(
+        model=safe_name(model),
+        track="/".join(safe_name(folder) for folder in folders),
+        stem=safe_name(stem),
+        ext=safe_name(ext),
+    )
     # The fixed text of the template can hold unsafe names as well.
     pieces = [_portable(piece) for piece in re.split(r"[/\\]", filled) if piece not in ("", ".")]
     return out_dir.joinpath(*pieces)

@@ -57,7 +57,7 @@ def one_line(text: object) -> str:
 
 
 class Bar:
-    """A progress bar on stderr that steps aside while something is printed."""
+    """Progress bars on stderr, one per task; they step aside while something is printed."""
 
     def __init__(self, is_shown: bool) -> None:
         from rich import progress
@@ -75,21 +75,22 @@ class Bar:
             redirect_stderr=False,
             disable=not (is_shown and sys.stderr.isatty()),
         )
-        self._task: progress.TaskID | None = None
-        self._name = ""
+        self._tasks: dict[str, progress.TaskID] = {}
 
     def update(self, name: str, progress: Progress) -> None:
         """Show how far the task called ``name`` has come."""
-        if self._task is None or name != self._name:
-            self._clear()
-            self._name = name
-            self._task = self._bar.add_task(one_line(name), total=progress.total_s)
-        self._bar.update(self._task, completed=progress.done_s, total=progress.total_s)
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(one_line(name), total=progress.total_s)
+        self._bar.update(self._tasks[name], completed=progress.done_s, total=progress.total_s)
+
+    def remove(self, name: str) -> None:
+        """Take the bar of a task away, if there is one."""
+        if name in self._tasks:
+            self._bar.remove_task(self._tasks.pop(name))
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Take the bar away while the caller prints."""
-        self._clear()
+        """Take all bars away while the caller prints."""
         self._bar.stop()
         try:
             yield
@@ -102,8 +103,3 @@ class Bar:
 
     def __exit__(self, *unused: object) -> None:
         self._bar.stop()
-
-    def _clear(self) -> None:
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None

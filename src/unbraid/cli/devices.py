@@ -7,31 +7,34 @@ import re
 from unbraid.errors import ConfigError
 
 
-def parse_device(text: str) -> str | None:
-    """Check that a device is there.
+def parse_devices(text: str) -> list[str | None]:
+    """Check that the devices are there.
 
     Args:
-        text: ``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
+        text: ``auto``, or names with commas between them: ``cpu``, ``mps``, ``cuda``,
+            ``cuda:N``. A name may repeat, for several models on one device.
 
     Returns:
-        The device as torch names it; None for ``auto``.
+        The devices as torch names them; None for ``auto``.
 
     Raises:
         ConfigError: For a device that is unknown or not there; says which are.
     """
-    if text == "auto":
-        return None
+    if text.strip() == "auto":
+        return [None]
     available = _available()
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", text):
-        raise ConfigError(
-            f"--device {text}: unknown device; choose auto, cpu, mps, cuda or cuda:1, "
-            f"of which this machine has {', '.join(available)}."
-        )
-    if text not in available:
-        raise ConfigError(
-            f"--device {text}: not available; this machine has {', '.join(available)}."
-        )
-    return text
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+            raise ConfigError(
+                f"--device {name}: unknown device; choose auto, cpu, mps, cuda or cuda:1, "
+                f"of which this machine has {', '.join(available)}."
+            )
+        if name not in available:
+            raise ConfigError(
+                f"--device {name}: not available; this machine has {', '.join(available)}."
+            )
+    return list(names)
 
 
 def _available() -> list[str]:

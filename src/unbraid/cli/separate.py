@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from unbraid._version import __version__
 from unbraid.cli.console import Bar, one_line, print_error, print_warning, reports_errors
 
 if TYPE_CHECKING:
+    from unbraid.apps.batch import BatchResult
     from unbraid.apps.separate_files import FileResult
+    from unbraid.audio import FormatChoice
+    from unbraid.types import Progress
 
 _DEFAULT_PROMPTS = "speech,sfx-mix,music-mix"
 # The same as audio.DEFAULT_TEMPLATE, which cannot be imported here: it pulls in torch.
 _DEFAULT_TEMPLATE = "{model}/{track}/{stem}.{ext}"
 _OF_THE_MODEL = "as the model was made for"
+_RESIDUAL = "residual"
+# From this score on, a sound counts as there.
+_THERE = 0.5
+# The same as in separation.settings, which pulls in torch, too.
+_DEFAULT_STEREO = "wiener"
+_DEFAULT_CONSISTENCY = "off"
 
 
 @reports_errors
 def separate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="The recordings.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE", help="Recordings, folders of recordings, or patterns like '*.wav'."
+        ),
+    ],
     prompts: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,9 +54,31 @@ def separate(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Where the stems go.")
     ] = Path("separated"),
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Search folders inside folders, too.")
+    ] = False,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs",
+            "-j",
+            help="How many recordings to work on at a time; at least one on each device.",
+        ),
+    ] = 1,
     device: Annotated[
-        str, typer.Option("--device", "-d", help="auto, cpu, cuda, cuda:1, or mps.")
+        str,
+        typer.Option(
+            "--device",
+            "-d",
+            help="auto, cpu, cuda, cuda:1, or mps; several with commas between them.",
+        ),
     ] = "auto",
+    track: Annotated[
+        int | None,
+        typer.Option(
+            help="Which audio track of the file, counted from 1.", show_default="the file's default"
+        ),
+    ] = None,
     segment: Annotated[
         float | None,
         typer.Option(help="Length of a chunk in seconds.", show_default=_OF_THE_MODEL),
@@ -54,25 +87,79 @@ def separate(
         float | None,
         typer.Option(help="Overlap of neighbouring chunks in seconds.", show_default=_OF_THE_MODEL),
     ] = None,
+    stereo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WAY",
+            help="How channels are put together: channels, mid-side, shared or wiener.",
+            show_default=_DEFAULT_STEREO,
+        ),
+    ] = None,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Make a stem silent where its sound is absent.")
+    ] = False,
+    consistency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WAY",
+            help="How the stems add up to the mixture: off, residual (what is left over becomes "
+            "a stem) or project (it is shared out among the stems).",
+            show_default=_DEFAULT_CONSISTENCY,
+        ),
+    ] = None,
+    residual: Annotated[
+        bool, typer.Option("--residual", help="Short for --consistency residual.")
+    ] = False,
+    peak: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DBFS",
+            help="Bring the highest peak of all stems to this level, with one gain for all.",
+            show_default="levels are left alone",
+        ),
+    ] = None,
     wav: Annotated[bool, typer.Option("--wav", help="Write WAV (this is the default).")] = False,
     flac: Annotated[bool, typer.Option("--flac", help="Write FLAC.")] = False,
+    ogg: Annotated[bool, typer.Option("--ogg", help="Write Ogg Vorbis.")] = False,
+    opus: Annotated[bool, typer.Option("--opus", help="Write Opus.")] = False,
+    mp3: Annotated[bool, typer.Option("--mp3", help="Write mp3.")] = False,
+    m4a: Annotated[bool, typer.Option("--m4a", help="Write AAC in m4a.")] = False,
+    int16: Annotated[
+        bool, typer.Option("--int16", help="16 bits instead of the recording's own depth.")
+    ] = False,
     int24: Annotated[
         bool, typer.Option("--int24", help="24 bits instead of the recording's own depth.")
     ] = False,
     float32: Annotated[
         bool, typer.Option("--float32", help="32-bit float, which never clips (WAV only).")
     ] = False,
+    bitrate: Annotated[
+        int | None,
+        typer.Option(
+            "--bitrate",
+            "--mp3-bitrate",
+            metavar="KBPS",
+            help="kbit/s of ogg, opus, mp3 and m4a, over all channels.",
+            show_default="320 for mp3, 128 per channel for the others",
+        ),
+    ] = None,
+    remux: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STEMS",
+            help="For videos: write these stems under the pictures, too; names with commas "
+            "between them, or all.",
+            show_default=False,
+        ),
+    ] = None,
     filename: Annotated[
         str, typer.Option(metavar="TEMPLATE", help="How stems are named below --out.")
     ] = _DEFAULT_TEMPLATE,
-    residual: Annotated[
-        bool, typer.Option("--residual", help="Also write what the stems leave of the mixture.")
-    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Separate again what is finished already.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document with the results.")
+        bool, typer.Option("--json", help="Print what happens as JSON, one object per line.")
     ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print errors only (and the JSON, if asked for).")
@@ -81,53 +168,95 @@ def separate(
     """Separate recordings into the sources you name.
 
     Stems have the length, sample rate and channels of their recording.
-    Beside them, separation.json says how they were made.
+    Beside them, separation.json says how they were made, and presence.csv which sound is
+    there when.
     A recording whose stems are finished is skipped.
     """
-    from unbraid.apps.separate_files import SeparateOptions, separate_files
+    from unbraid.apps.batch import separate_files
+    from unbraid.apps.separate_files import SeparateOptions
     from unbraid.apps.separator import load_separator
-    from unbraid.audio import FormatChoice
     from unbraid.checkpoints import model_info
-    from unbraid.cli.devices import parse_device
+    from unbraid.cli.devices import parse_devices
+    from unbraid.cli.json_lines import JsonLines
     from unbraid.errors import ConfigError
     from unbraid.separation.settings import SeparationConfig
+    from unbraid.separation.stereo import StereoMode
 
-    if wav and flac:
-        raise ConfigError("--wav and --flac exclude each other; choose one.")
-    for flag, seconds in (("--segment", segment), ("--overlap", overlap)):
-        if seconds is not None and not math.isfinite(seconds):
-            raise ConfigError(f"{flag} {seconds}: must be a number of seconds.")
-    audio_format = FormatChoice(flac=flac, int24=int24, float32=float32)
-    chosen_device = parse_device(device)
+    audio_format = _format_choice(
+        {"wav": wav, "flac": flac, "ogg": ogg, "opus": opus, "mp3": mp3, "m4a": m4a},
+        {"int16": int16, "int24": int24, "float32": float32},
+        bitrate,
+    )
+    _check_choice("--stereo", stereo, get_args(StereoMode))
+    _check_choice("--consistency", consistency, ("off", _RESIDUAL, "project"))
+    if residual:
+        if consistency not in (None, _RESIDUAL):
+            raise ConfigError(
+                f"--residual and --consistency {consistency} exclude each other; choose one."
+            )
+        consistency = _RESIDUAL
+    has_residual = consistency == _RESIDUAL
+    wishes: dict[str, Any] = {
+        "segment_s": segment,
+        "overlap_s": overlap,
+        "stereo": stereo,
+        # The residual is a stem of its own; the others are not touched for its sake.
+        "consistency": None if has_residual else consistency,
+    }
+    config = SeparationConfig(
+        gate=gate, **{name: value for name, value in wishes.items() if value is not None}
+    )
+    devices = parse_devices(device)
     info = model_info(model)
     options = SeparateOptions(
         model_name=info.name.removeprefix("hf:"),
         model_digest=info.digest,
         audio_format=audio_format,
         template=filename,
-        has_residual=residual,
+        has_residual=has_residual,
         overwrite=overwrite,
+        track=track,
+        peak_dbfs=peak,
+        remux=tuple(split_names(remux or [])),
     )
-    config = SeparationConfig(segment_s=segment, overlap_s=overlap)
-    separator = load_separator(info.path, config, device=chosen_device)
+    names = split_names([_DEFAULT_PROMPTS] if prompts is None else prompts)
+    separators = [load_separator(info.path, config, device=name) for name in devices]
+    lines = JsonLines() if as_json else None
     with Bar(is_shown=not quiet) as bar:
 
+        def start(num_recordings: int) -> None:
+            if lines is not None:
+                lines.start(info.name, info.digest, names, out, num_recordings)
+
+        def show_progress(path: Path, progress: Progress) -> None:
+            bar.update(str(path), progress)
+            if lines is not None:
+                lines.progress(path, progress)
+
         def show(result: FileResult) -> None:
+            bar.remove(str(result.path))
             with bar.aside():
                 _show(result, is_quiet=quiet, is_json=as_json)
+                if lines is not None:
+                    lines.result(result)
 
-        results = separate_files(
-            separator,
+        batch = separate_files(
+            separators,
             files,
-            split_names([_DEFAULT_PROMPTS] if prompts is None else prompts),
+            names,
             out,
             options,
-            on_progress=lambda path, progress: bar.update(path.name, progress),
+            is_recursive=recursive,
+            num_jobs=jobs,
+            on_start=start,
+            on_progress=show_progress,
             on_result=show,
         )
-    if as_json:
-        print(json.dumps(_document(results), indent=2))
-    raise typer.Exit(_exit_code(results))
+    if lines is not None:
+        lines.summary(batch)
+    elif not quiet:
+        print(_summary(batch))
+    raise typer.Exit(batch.exit_code)
 
 
 def split_names(values: Sequence[str]) -> list[str]:
@@ -139,8 +268,38 @@ def split_names(values: Sequence[str]) -> list[str]:
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
-def _exit_code(results: Sequence[FileResult]) -> int:
-    return next((result.error.exit_code for result in results if result.error is not None), 0)
+def _check_choice(flag: str, value: str | None, choices: Sequence[str]) -> None:
+    from unbraid.errors import ConfigError
+
+    if value is not None and value not in choices:
+        raise ConfigError(f"{flag} {value}: unknown; choose one of {', '.join(choices)}.")
+
+
+def _format_choice(
+    containers: Mapping[str, bool], depths: Mapping[str, bool], bitrate_kbps: int | None
+) -> FormatChoice:
+    from unbraid.audio import FormatChoice
+
+    wishes: dict[str, Any] = {
+        "container": _only(containers),
+        "depth": _only(depths),
+        "bitrate_kbps": bitrate_kbps,
+    }
+    return FormatChoice(**{name: value for name, value in wishes.items() if value is not None})
+
+
+def _only(flags: Mapping[str, bool]) -> str | None:
+    """The name of the one flag that was given, if any.
+
+    Raises:
+        ConfigError: If two were given.
+    """
+    from unbraid.errors import ConfigError
+
+    given = [name for name, is_given in flags.items() if is_given]
+    if len(given) > 1:
+        raise ConfigError(f"--{given[0]} and --{given[1]} exclude each other; choose one.")
+    return given[0] if given else None
 
 
 def _show(result: FileResult, *, is_quiet: bool, is_json: bool) -> None:
@@ -153,6 +312,7 @@ def _show(result: FileResult, *, is_quiet: bool, is_json: bool) -> None:
         print_warning(f"{result.path}: {warning}")
     if is_json:
         return
+    assert result.sidecar is not None, "only failed recordings have none"
     folder = one_line(result.sidecar.parent)
     if result.status == "skipped":
         print(f"{one_line(result.path)}: finished already, see {folder} (--overwrite redoes it)")
@@ -160,35 +320,38 @@ def _show(result: FileResult, *, is_quiet: bool, is_json: bool) -> None:
     print(f"{one_line(result.path)} -> {folder}")
     width = max(len(name) for name in result.stems)
     for name, file in result.stems.items():
-        level = result.record["stems"][name]["level_dbfs"]
+        stem = result.record["stems"][name]
+        level = stem["level_dbfs"]
         shown = "silent" if level is None else f"{level:.1f} dBFS"
-        print(f"  {name:{width}}  {shown:>11}  {one_line(file.name)}")
+        # The residual has no prompt that could be absent.
+        is_absent = stem.get("presence", {"score": 1})["score"] < _THERE
+        doubt = "  (its sound seems to be absent)" if is_absent and level is not None else ""
+        print(f"  {name:{width}}  {shown:>11}  {one_line(file.name)}{doubt}")
+    for video in result.videos.values():
+        print(f"  {'':{width}}  {'video':>11}  {one_line(video.name)}")
     ratio_db = result.record["residual_to_mixture_db"]
     if ratio_db is not None:
         print(f"  left over: {ratio_db:.1f} dB (mixture minus stems, relative to the mixture)")
 
 
-def _document(results: Sequence[FileResult]) -> dict[str, Any]:
-    """The JSON document of ``--json``."""
-    return {
-        "unbraid": __version__,
-        "exit_code": _exit_code(results),
-        "results": [
-            {
-                "path": str(result.path),
-                "status": result.status,
-                "sidecar": None if result.error else str(result.sidecar),
-                "stems": {name: str(file) for name, file in result.stems.items()},
-                "warnings": list(result.warnings),
-                "error": None
-                if result.error is None
-                else {
-                    "kind": type(result.error).__name__,
-                    "message": one_line(result.error),
-                    "exit_code": result.error.exit_code,
-                },
-                "record": dict(result.record) or None,
-            }
-            for result in results
-        ],
-    }
+def _summary(batch: BatchResult) -> str:
+    """One line about everything."""
+    counts = ", ".join(f"{count} {status}" for status, count in batch.counts.items())
+    audio_s, wall_s = batch.audio_s, batch.wall_s
+    if audio_s == 0:
+        return f"{counts}."
+    return (
+        f"{counts}; {_duration(audio_s)} of audio in {_duration(wall_s)}, "
+        f"{audio_s / wall_s:.1f} times real time."
+    )
+
+
+def _duration(seconds: float) -> str:
+    """A duration in the units that suit it.
+
+    >>> _duration(7.25), _duration(200), _duration(9000)
+    ('7.2 s', '3.3 min', '2.50 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -20,6 +20,39 @@ from unbraid.prompts import STANDARD_PROMPTS, PromptBank
 
 
 @dataclass(frozen=True)
+class PresenceWeights:
+    """How much each feature of a stem says that its sound is there: see ``separation.presence``.
+
+    Attributes:
+        bias: Added to the weighted features.
+        level_db: Level of the stem, relative to the mixture.
+        share: The stem's part of the power in the bins in which it sounds, from 0 to 1.
+        loudest_frames_db: Level relative to the mixture in the tenth of the frames in which
+            that is highest.
+        loudest_band_db: The same in the band in which that is highest.
+        flatness: Natural logarithm of the stem's spectral flatness above 250 Hz: 0 for
+            steady noise, lower for tones and for what comes and goes.
+        modulation: How much the stem's power varies from frame to frame, relative to its mean.
+        below_250_hz: Power in this band, relative to all of the stem, as a power of ten.
+        below_1000_hz: The same for the band above that.
+        below_4000_hz: The same for the band above that.
+        above_4000_hz: The same for all above that.
+    """
+
+    bias: float = 0.0
+    level_db: float = 0.0
+    share: float = 0.0
+    loudest_frames_db: float = 0.0
+    loudest_band_db: float = 0.0
+    flatness: float = 0.0
+    modulation: float = 0.0
+    below_250_hz: float = 0.0
+    below_1000_hz: float = 0.0
+    below_4000_hz: float = 0.0
+    above_4000_hz: float = 0.0
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """All that is needed to build a model without its weights.
 
@@ -31,6 +64,8 @@ class ModelConfig:
         prompts: Canonical names of the prompts that the model knows.
         segment_s: Length of the chunks that suits the model, in seconds.
         overlap_s: How much neighbouring chunks share, in seconds.
+        presence: Prompt → how to tell from its stem that its sound is there. Prompts that
+            are not in here are judged by weights that are common to all.
     """
 
     architecture: str
@@ -40,6 +75,7 @@ class ModelConfig:
     prompts: tuple[str, ...] = STANDARD_PROMPTS
     segment_s: float = 8.0
     overlap_s: float = 2.0
+    presence: Mapping[str, PresenceWeights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1:

@@ -13,9 +13,11 @@ from unbraid.dsp.resample import Resampler
 from unbraid.errors import AudioError, Cancelled, ConfigError
 from unbraid.models.waveform import WaveformModel
 from unbraid.separation.chunking import Chunk, cut, make_plan
+from unbraid.separation.finishing import Finisher
 from unbraid.separation.settings import SeparationConfig
+from unbraid.separation.stereo import separate_channels
 from unbraid.separation.stitching import Stitcher
-from unbraid.types import SeparatedBlock, Waveform
+from unbraid.types import SeparatedBlock, Waveform, equal_prompt_groups
 
 
 class StreamSeparator:
@@ -77,7 +79,8 @@ class StreamSeparator:
         to_model = Resampler(sample_rate, self.model.sample_rate)
         to_input = Resampler(self.model.sample_rate, sample_rate)
         mixture = _Mixture(blocks, sample_rate)
-        return self._stream(mixture, names, indices, to_model, to_input, is_cancelled)
+        finisher = Finisher(self.config, self.model.config.presence, names, sample_rate)
+        return self._stream(mixture, names, indices, to_model, to_input, finisher, is_cancelled)
 
     def _stream(
         self,
@@ -86,6 +89,7 @@ class StreamSeparator:
         indices: Int[Tensor, "source"],
         to_model: Resampler,
         to_input: Resampler,
+        finisher: Finisher,
         is_cancelled: Callable[[], bool],
     ) -> Iterator[SeparatedBlock]:
         stitcher = Stitcher(self._plan, names)
@@ -98,28 +102,35 @@ class StreamSeparator:
                 rows = torch.cat([rows, tail], dim=-1)
             if chunk.is_last:  # the way there and back may round the length up
                 rows = rows[:, : mixture.num_waiting]
-            if rows.shape[-1]:
-                sources = rows.unflatten(0, finished.shape[:2])
-                yield SeparatedBlock(mixture.take(rows.shape[-1]), sources)
+            sources = rows.unflatten(0, finished.shape[:2])
+            taken = mixture.take(rows.shape[-1])
+            block = finisher.push(taken, sources, is_last=chunk.is_last)
+            if block.num_samples or block.presence.numel():
+                yield block
         assert mixture.num_waiting == 0, "fewer samples came out than went in"
 
     def _separate_chunk(
         self, chunk: Chunk, indices: Int[Tensor, "source"], is_cancelled: Callable[[], bool]
     ) -> Float[Tensor, "source channel time"]:
-        channels, length = chunk.samples.shape
-        estimates = torch.zeros(len(indices), channels, length)
+        length = chunk.samples.shape[1]
         samples = chunk.samples
         if self._plan.join == "mean":
             samples = torch.nn.functional.pad(samples, (0, self._plan.segment - length))
-        for channel in range(channels):
+
+        def raise_if_cancelled() -> None:
             if is_cancelled():
                 raise Cancelled("the separation was cancelled.")
-            if not bool(samples[channel].any()):  # silence needs no model
-                continue
+
+        def separate_one(channel: Float[Tensor, "time"]) -> Float[Tensor, "source time"]:
+            raise_if_cancelled()
             with torch.inference_mode():
-                sources = self.model(samples[channel : channel + 1].to(self.device), indices[None])
-            estimates[:, channel] = sources[0, :, :length].cpu()
-        return estimates
+                return self.model(channel[None].to(self.device), indices[None])[0].cpu()
+
+        raise_if_cancelled()
+        groups = equal_prompt_groups(indices.tolist())
+        mode = self.config.stereo
+        estimates = separate_channels(samples, separate_one, mode, groups, self.model.config.stft)
+        return estimates[..., :length]
 
 
 class _Mixture:
@@ -132,18 +143,19 @@ class _Mixture:
         self._blocks = blocks
         self._sample_rate = sample_rate
         self._kept: deque[Tensor] = deque()
+        self._num_channels = 0
         self._num_seen = 0
         self.num_waiting = 0
 
     def __iter__(self) -> Iterator[Float[Tensor, "channel _"]]:
-        channels: int | None = None
         for block in self._blocks:
+            channels = self._num_channels
             if block.shape[0] == 0 or block.shape[0] != (channels or block.shape[0]):
                 raise ConfigError(
                     f"every block must have the same channels, at least one; after blocks of "
                     f"{channels} came one of {block.shape[0]}."
                 )
-            channels = block.shape[0]
+            self._num_channels = block.shape[0]
             finite = torch.isfinite(block).all(dim=0)
             if not bool(finite.all()):
                 position = self._num_seen + int((~finite).float().argmax())
@@ -158,7 +170,7 @@ class _Mixture:
 
     def take(self, num_samples: int) -> Float[Tensor, "channel time"]:
         """The next samples, which must have been passed on already."""
-        parts: list[Tensor] = []
+        parts = [torch.zeros(self._num_channels, 0)]
         missing = num_samples
         while missing > 0:
             block = self._kept.popleft()
@@ -188,6 +200,15 @@ def _lengths(config: SeparationConfig, model: WaveformModel) -> tuple[float, flo
     return segment_s, default_overlap_s if config.overlap_s is None else config.overlap_s
 
 
+def joined(blocks: Sequence[SeparatedBlock]) -> SeparatedBlock:
+    """One or more blocks of a stream, one behind the other."""
+    return SeparatedBlock(
+        torch.cat([block.mixture for block in blocks], dim=-1),
+        torch.cat([block.sources for block in blocks], dim=-1),
+        torch.cat([block.presence for block in blocks], dim=-1),
+    )
+
+
 def separate_waveform(
     separator: StreamSeparator, waveform: Waveform, prompts: Sequence[str]
 ) -> SeparatedBlock:
@@ -199,8 +220,5 @@ def separate_waveform(
     blocks = list(separator.stream([waveform.samples], waveform.sample_rate, prompts))
     if not blocks:
         empty = waveform.samples.new_zeros(len(prompts), *waveform.samples.shape)
-        return SeparatedBlock(waveform.samples, empty)
-    return SeparatedBlock(
-        torch.cat([block.mixture for block in blocks], dim=-1),
-        torch.cat([block.sources for block in blocks], dim=-1),
-    )
+        return SeparatedBlock(waveform.samples, empty, empty.new_zeros(len(prompts), 0))
+    return joined(blocks)

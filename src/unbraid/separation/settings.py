@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from unbraid.errors import ConfigError
+from unbraid.separation.stereo import StereoMode
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,10 @@ class SeparationConfig:
         overlap_s: How much neighbouring chunks share, in seconds; None for what suits the
             model, or a quarter of the segment where that is less.
         join: How chunks are joined; see ``separation.chunking.ChunkPlan``.
+        gate: Make a stem digital silence where its sound is absent; see ``separation.gate``.
+        consistency: ``project`` changes the stems so that they add up to the mixture; see
+            ``separation.consistency``. ``off`` leaves them as the model gave them.
+        stereo: How several channels are put together; see ``separation.stereo.StereoMode``.
 
     Raises:
         ConfigError: For a length that is not a number, or a choice that does not exist.
@@ -26,9 +31,15 @@ class SeparationConfig:
     segment_s: float | None = None
     overlap_s: float | None = None
     join: Literal["crossfade", "mean"] = "crossfade"
+    gate: bool = False
+    consistency: Literal["off", "project"] = "off"
+    stereo: StereoMode = "wiener"
 
     def __post_init__(self) -> None:
         for name in ("segment_s", "overlap_s"):
             seconds = getattr(self, name)
             if seconds is not None and not math.isfinite(seconds):
                 raise ConfigError(f"{name} {seconds}: must be a number of seconds.")
+        if self.stereo not in get_args(StereoMode):
+            choices = ", ".join(get_args(StereoMode))
+            raise ConfigError(f"stereo {self.stereo!r}: choose one of {choices}.")
