@@ -215,6 +215,7 @@ def test_the_sound_of_a_film_may_begin_late(tmp_path: Path, extension: str, star
 
     assert heard_s == pytest.approx(start_s + 0.1, abs=0.0015)
     assert probe(path).start_s == pytest.approx(start_s, abs=FRAME / RATE + 0.0015)
+    assert probe(path).warnings == ()  # beginning late is not being cut short
 
 
 def test_a_second_track_may_begin_late(tmp_path: Path) -> None:

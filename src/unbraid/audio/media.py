@@ -350,11 +350,14 @@ class MediaReader:
             return None
         if names.startswith("matroska"):
             written = stream.metadata.get("DURATION", "")
+            # FFmpeg notes when a track ends, mkvmerge how long it is: the smaller one of both.
+            silent_s = max(self._timeline.first_s or 0.0, 0.0) if self._timeline else 0.0
             if found := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d*)?)", written.strip("\0 ")):
-                return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
+                ends_s = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
+                return ends_s - silent_s
             if len(container.streams) > 1 or container.duration is None:
                 return None
-            return container.duration / av.time_base
+            return container.duration / av.time_base - silent_s
         is_counted = self._is_bare and names != "mp3"
         if stream.duration is None or is_counted or self._is_broadcast or names == "ogg":
             return None

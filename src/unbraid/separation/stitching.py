@@ -2,8 +2,9 @@
 
 A model that is asked for ``speech,speech`` does not say which speaker comes first: every
 chunk, and every channel, may answer in another order. Only outputs with equal prompts may
-be exchanged. The order is the one in which the estimates look most alike: to those of the
-chunk before, where both overlap, and to those of the leading channel.
+be exchanged. The order is the one for which most speaks: the estimates agree with those of
+the chunk before where both overlap, they agree with those of the leading channel, and each
+sounds like what was heard of its place over the last minutes.
 """
 
 from __future__ import annotations
@@ -16,14 +17,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.dsp.overlap_add import OverlapAdder, trapezoid
-from unbraid.dsp.stft import StftConfig, stft
 from unbraid.separation.chunking import Chunk, ChunkPlan
+from unbraid.separation.identity import (
+    Frames,
+    Level,
+    Memory,
+    audibility,
+    cepstra_of,
+    frame_length,
+    frames_of,
+    impression_of,
+    merged,
+)
 from unbraid.types import equal_prompt_groups
-
-_STFT = StftConfig(n_fft=1024, hop_length=512)
 
 #: Up to this many equal prompts every order is tried; beyond, sources are matched greedily.
 _MAX_EXHAUSTIVE = 5
+
+#: Nats per audible second for estimates that agree as badly as they could.
+_AGREEMENT_NATS = 0.5
+#: Estimates of one source never agree better than this; a share of their power.
+_DISAGREEMENT_FLOOR = 0.1
+#: Weight of frames in which nothing is audible: enough to break a tie.
+_INAUDIBLE = 0.01
 
 
 class Stitcher:
@@ -32,13 +48,26 @@ class Stitcher:
     Args:
         plan: How it was cut.
         prompts: The prompt of each source.
+        sample_rate: Of the estimates, in Hz. Only sources with equal prompts depend on it.
+        remembers: Whether sources are also recognised by what they sounded like before; else
+            only what overlaps decides, and two speakers may change places in a pause.
     """
 
-    def __init__(self, plan: ChunkPlan, prompts: Sequence[str]) -> None:
+    def __init__(
+        self,
+        plan: ChunkPlan,
+        prompts: Sequence[str],
+        *,
+        sample_rate: int = 48000,
+        remembers: bool = True,
+    ) -> None:
         self._plan = plan
-        self._groups = [group for group in equal_prompt_groups(prompts) if len(group) > 1]
+        self._groups = [
+            _Group(list(group), plan.overlap, sample_rate, remembers)
+            for group in equal_prompt_groups(prompts)
+            if len(group) > 1
+        ]
         self._adder = OverlapAdder()
-        self._tail: Tensor | None = None
 
     def add(
         self, estimates: Float[Tensor, "source channel time"], chunk: Chunk
@@ -49,9 +78,10 @@ class Stitcher:
         """
         plan = self._plan
         length = estimates.shape[-1]
+        if self._groups:
+            estimates = estimates.clone()
         for group in self._groups:
-            estimates = self._in_order(estimates, list(group))
-        self._tail = estimates[..., length - plan.overlap :] if plan.overlap else None
+            estimates[group.sources] = group.in_order(estimates[group.sources])
         if plan.join == "mean":
             weights = torch.ones(length)
         else:
@@ -61,50 +91,132 @@ class Stitcher:
         self._adder.add(estimates, weights)
         return self._adder.take(length if chunk.is_last else plan.hop)
 
-    def _in_order(
-        self, estimates: Float[Tensor, "source channel time"], group: list[int]
+
+class _Group:
+    """Sources with equal prompts, and what is known of their places."""
+
+    def __init__(self, sources: list[int], overlap: int, sample_rate: int, remembers: bool) -> None:
+        self.sources = sources
+        self._overlap = overlap
+        self._sample_rate = sample_rate
+        self._remembers = remembers
+        self._tail: Tensor | None = None
+        self._level = Level()
+        self._memory = Memory(len(sources))
+
+    def in_order(
+        self, candidates: Float[Tensor, "source channel time"]
     ) -> Float[Tensor, "source channel time"]:
-        """Exchange the sources of a group, channel by channel, so that they keep their places."""
-        ordered = estimates.clone()
-        # The loudest channel decides first: in it the order is clearest.
-        channels = estimates[group].square().sum(dim=(0, 2)).argsort(descending=True).tolist()
-        leading = channels[0]
-        for channel in channels:
-            candidates = estimates[group, channel]
-            likeness = torch.zeros(len(group), len(group))
-            if self._tail is not None:
-                overlap = self._tail.shape[-1]
-                likeness += _likeness(self._tail[group, channel], candidates[:, :overlap])
-            if channel != leading:
-                likeness += _likeness(ordered[group, leading], candidates)
-            order = _best_order(likeness)
-            ordered[group, channel] = candidates[order]
+        """Exchange the candidates, channel by channel, so that they keep their places."""
+        chunk = frames_of(candidates, self._sample_rate)
+        ordered = self._exchanged(candidates, chunk) if chunk.scale > 0.0 else candidates
+        if self._overlap:
+            self._tail = ordered[..., max(0, ordered.shape[-1] - self._overlap) :].clone()
         return ordered
 
+    def _exchanged(
+        self, candidates: Float[Tensor, "source channel time"], chunk: Frames
+    ) -> Float[Tensor, "source channel time"]:
+        tail = head = None
+        first_new = 0
+        if self._tail is not None:
+            # Whole frames only; an overlap shorter than a frame says nothing.
+            first_new = self._overlap // frame_length(self._sample_rate)
+            tail = frames_of(self._tail, self._sample_rate).first(first_new)
+            head = chunk.first(first_new)
+        # The loudest channel decides first: in it the order is clearest.
+        loudness = chunk.amplitudes.square().sum(dim=(0, 2))
+        channels = loudness.argsort(descending=True, stable=True).tolist()
+        self._hear(chunk.channel(channels[0]), first_new)
 
-def _likeness(
-    kept: Float[Tensor, "place time"], candidates: Float[Tensor, "candidate time"]
-) -> Float[Tensor, "place candidate"]:
-    """How alike sounds are: inner products of their compressed magnitude spectrograms.
+        ordered = candidates.clone()
+        leading: Frames | None = None
+        heard = []
+        for channel in channels:
+            here = chunk.channel(channel)
+            audible = audibility(here, self._level.usual)
+            evidence = torch.zeros(len(self.sources), len(self.sources))
+            if tail is not None and head is not None:
+                evidence += self._agreement(tail.channel(channel), head.channel(channel))
+            if leading is not None:
+                evidence += self._agreement(leading, here)
+            if self._remembers:
+                cepstra = cepstra_of(here)
+                evidence += self._memory.recognise(impression_of(cepstra, audible, chunk.frame_s))
+            order = _best_order(evidence)
+            ordered[:, channel] = candidates[order, channel]
+            if leading is None:
+                leading = here.in_order(order)
+            if self._remembers:
+                trusted = audible[order] * self._trust(evidence[:, order])[:, None]
+                new = slice(first_new, None)  # what came before has been learned
+                heard.append(impression_of(cepstra[order, new], trusted[:, new], chunk.frame_s))
+        if heard:
+            self._memory.learn(merged(heard))
+        return ordered
 
-    Magnitudes, so that a delay between two microphones does not hide that they hear the
-    same voice. Not normalised source by source: agreement on a loud source counts for more
-    than agreement on leftovers; normalised over all, so that both terms weigh the same.
-    """
-    first = stft(kept, _STFT).abs().sqrt().flatten(1)
-    second = stft(candidates, _STFT).abs().sqrt().flatten(1)
-    products = first @ second.T
-    return products / (first.norm() * second.norm() + 1e-12)
+    def _hear(self, leading: Frames, first_new: int) -> None:
+        """Follow the level, and let what was learned from fainter sound count for less."""
+        before = self._level.usual
+        loudest = leading.amplitudes[:, first_new:].amax(dim=0)
+        self._level.hear(loudest, leading.scale, leading.frame_s)
+        if self._level.usual > before > 0.0:
+            self._memory.fade(before / self._level.usual)
+
+    def _agreement(self, kept: Frames, candidates: Frames) -> Float[Tensor, "place candidate"]:
+        """Evidence from sounds at the same time that a candidate belongs to a place, in nats.
+
+        Magnitudes are compared, so that a delay between two microphones does not hide that
+        they hear the same voice. Their changes only: two sounds that have nothing to do with
+        each other then agree by chance, and so not at all. Both sides are scaled to one over
+        all their sources: levels inside a side are what tells a source from its leakage.
+        """
+        usual = self._level.usual
+        audible = torch.maximum(
+            audibility(kept, usual).amax(dim=0), audibility(candidates, usual).amax(dim=0)
+        )
+        weights = audible.clamp_min(_INAUDIBLE)
+        products = _changes(kept, weights) @ _changes(candidates, weights).mT
+        # Each order leaves the difference 2 - 2 (sum of its products). Taken as Gaussian errors
+        # whose variance is that of the best order, differences become log likelihoods.
+        best = float(products[torch.arange(len(products)), _best_order(products)].sum())
+        difference = 2.0 * max(0.0, 1.0 - best) + _DISAGREEMENT_FLOOR
+        seconds = float(weights.sum()) * kept.frame_s
+        return _AGREEMENT_NATS * seconds * 2.0 * products / difference
+
+    def _trust(self, evidence: Float[Tensor, "place candidate"]) -> Float[Tensor, "place"]:
+        """How sure it is that each place got its source (candidate = place), from 0 to 1.
+
+        The chance that it did, against the likeliest exchange of two, from even chance up.
+        Places of which nothing is known yet cannot be confused.
+        """
+        right = evidence.diagonal()
+        margin = right[:, None] + right - evidence - evidence.mT
+        is_new = self._memory.heard_s == 0.0
+        margin[is_new[:, None] & is_new] = torch.inf
+        margin.fill_diagonal_(torch.inf)
+        return torch.tanh(margin.amin(dim=1) / 2).clamp_min(0.0)
 
 
-def _best_order(likeness: Float[Tensor, "place candidate"]) -> list[int]:
-    """Which candidate takes each place so that the total likeness is largest."""
-    size = likeness.shape[0]
+def _changes(frames: Frames, weights: Float[Tensor, "frame"]) -> Float[Tensor, "source value"]:
+    """Compressed magnitudes around their mean, weighted by frame, with the norm 1 in all."""
+    values = frames.bands.sqrt().sqrt()  # so that faint parts count too
+    mean = torch.einsum("sfb,f->sb", values, weights / weights.sum())
+    root = weights.sqrt()[:, None]
+    changes = ((values - mean[:, None]) * root).flatten(1)
+    # What does not change at all tells nothing: its rounding must not grow to one.
+    norm = torch.maximum(changes.norm(), 0.1 * (values * root).norm())
+    return changes / norm.clamp_min(1e-12)
+
+
+def _best_order(evidence: Float[Tensor, "place candidate"]) -> list[int]:
+    """Which candidate takes each place so that the total evidence is largest."""
+    size = evidence.shape[0]
     if size <= _MAX_EXHAUSTIVE:
         places = list(range(size))
         options = itertools.permutations(places)
-        return list(max(options, key=lambda order: float(likeness[places, list(order)].sum())))
-    remaining = likeness.clone()
+        return list(max(options, key=lambda order: float(evidence[places, list(order)].sum())))
+    remaining = evidence.clone()
     order = [0] * size
     for _ in range(size):
         place, candidate = divmod(int(remaining.argmax()), size)
