@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor
@@ -78,6 +78,16 @@ class Progress:
     done_s: float
     total_s: float | None
 
+
+#: How the channels of a recording are put together; see ``separation.stereo``.
+#:
+#: ``channels``: every channel by itself.
+#: ``mid-side``: half the sum and half the difference of two channels by themselves; other
+#: numbers of channels as ``channels``.
+#: ``shared``: one mask per source for all channels; each keeps the mixture's image bin by bin.
+#: ``wiener``: a filter per source that also uses from where in the image each source comes;
+#: beyond eight channels as ``shared``.
+StereoMode: TypeAlias = Literal["channels", "mid-side", "shared", "wiener"]
 
 #: Called now and then from the working thread. Raise ``errors.Cancelled`` in it to stop.
 ProgressCallback: TypeAlias = Callable[[Progress], None]

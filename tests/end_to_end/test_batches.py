@@ -30,8 +30,7 @@ from unbraid.checkpoints import Card, save_bundle
 from unbraid.cli.json_lines import JsonLines
 from unbraid.errors import Cancelled, ConfigError, PromptError
 from unbraid.models.waveform import WaveformModel
-from unbraid.separation.stereo import StereoMode
-from unbraid.types import Progress, SeparatedBlock
+from unbraid.types import Progress, SeparatedBlock, StereoMode
 
 OPTIONS = SeparateOptions(model_name="tiny", model_digest="0" * 64)
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and fork are of POSIX")
@@ -557,7 +556,6 @@ def test_help_says_what_the_core_does(monkeypatch: pytest.MonkeyPatch) -> None:
     for mode in get_args(StereoMode):
         assert mode in re.search(r"How channels are put together: [^.]*", shown)[0]
     defaults = SeparationConfig()
-    assert f"[default: ({defaults.stereo})]" in shown
     assert f"[default: ({defaults.consistency})]" in shown
     assert f"[default: {DEFAULT_TEMPLATE}]" in shown
 

@@ -172,7 +172,7 @@ def test_rates_and_tracks_where_they_belong(separator: unbraid.Separator, tmp_pa
 def test_load_separator(tmp_path: Path) -> None:
     config = unbraid.SeparationConfig(segment_s=4.0)
     separator = unbraid.load_separator("mini", config, device="cpu")
-    assert separator.engine.segment_s == 4.0
+    assert separator.engine.config.segment_s == 4.0
     assert separator.sample_rate == RATE
     assert "speech" in separator.prompts
     result = separator.separate(noise(1, 3000), ["speech", "sfxbg"], sample_rate=RATE)

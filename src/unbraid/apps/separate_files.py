@@ -326,7 +326,6 @@ class FileJob:
         except (OSError, ValueError):
             source = {}  # opening the file will say what is wrong with it
         options = self._options
-        engine = self._separator.engine
         return {
             "model": {"name": options.model_name, "digest": options.model_digest},
             "prompts": list(self._prompts),
@@ -338,11 +337,7 @@ class FileJob:
                 "peak_dbfs": options.peak_dbfs,
                 "remux": list(self._videos),
             },
-            "settings": {
-                **asdict(engine.config),
-                "segment_s": engine.segment_s,
-                "overlap_s": engine.overlap_s,
-            },
+            "settings": asdict(self._separator.engine.config),
         }
 
     def _finished(self, request: Mapping[str, Any]) -> FileResult | None:

@@ -24,7 +24,6 @@ _RESIDUAL = "residual"
 # From this score on, a sound counts as there.
 _THERE = 0.5
 # The same as in separation.settings, which pulls in torch, too.
-_DEFAULT_STEREO = "wiener"
 _DEFAULT_CONSISTENCY = "off"
 
 
@@ -92,7 +91,7 @@ def separate(
         typer.Option(
             metavar="WAY",
             help="How channels are put together: channels, mid-side, shared or wiener.",
-            show_default=_DEFAULT_STEREO,
+            show_default=_OF_THE_MODEL,
         ),
     ] = None,
     gate: Annotated[
@@ -180,7 +179,7 @@ def separate(
     from unbraid.cli.json_lines import JsonLines
     from unbraid.errors import ConfigError
     from unbraid.separation.settings import SeparationConfig
-    from unbraid.separation.stereo import StereoMode
+    from unbraid.types import StereoMode
 
     audio_format = _format_choice(
         {"wav": wav, "flac": flac, "ogg": ogg, "opus": opus, "mp3": mp3, "m4a": m4a},

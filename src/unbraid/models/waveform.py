@@ -17,6 +17,7 @@ from unbraid.errors import ConfigError
 from unbraid.models.base import SpectralModel
 from unbraid.models.registry import find_architecture
 from unbraid.prompts import STANDARD_PROMPTS, PromptBank
+from unbraid.types import StereoMode
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class ModelConfig:
         prompts: Canonical names of the prompts that the model knows.
         segment_s: Length of the chunks that suits the model, in seconds.
         overlap_s: How much neighbouring chunks share, in seconds.
+        stereo: How several channels are put together, see ``types.StereoMode``: the better the
+            model, the more ``channels`` suits it.
         presence: Prompt → how to tell from its stem that its sound is there. Prompts that
             are not in here are judged by weights that are common to all.
     """
@@ -75,6 +78,7 @@ class ModelConfig:
     prompts: tuple[str, ...] = STANDARD_PROMPTS
     segment_s: float = 8.0
     overlap_s: float = 2.0
+    stereo: StereoMode = "channels"
     presence: Mapping[str, PresenceWeights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -33,6 +34,9 @@ class StreamSeparator:
         config: How to separate.
         device: Where to compute.
 
+    Attributes:
+        config: How it separates, with what was left to the model filled in.
+
     Raises:
         ConfigError: If the segment is not positive or not longer than the overlap.
     """
@@ -43,11 +47,13 @@ class StreamSeparator:
         config: SeparationConfig | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = config or SeparationConfig()
-        self.segment_s, self.overlap_s = _lengths(self.config, model)
+        config = config or SeparationConfig()
+        segment_s, overlap_s = _lengths(config, model)
+        self._stereo = config.stereo or model.config.stereo
+        self.config = replace(config, segment_s=segment_s, overlap_s=overlap_s, stereo=self._stereo)
         self.device = torch.device(device)
         self.model = model.eval().to(self.device)
-        self._plan = make_plan(self.segment_s, self.overlap_s, model.sample_rate, self.config.join)
+        self._plan = make_plan(segment_s, overlap_s, model.sample_rate, config.join)
 
     def stream(
         self,
@@ -92,7 +98,7 @@ class StreamSeparator:
         finisher: Finisher,
         is_cancelled: Callable[[], bool],
     ) -> Iterator[SeparatedBlock]:
-        stitcher = Stitcher(self._plan, names)
+        stitcher = Stitcher(self._plan, names, sample_rate=self.model.sample_rate)
         for chunk in cut(_resampled(mixture, to_model), self._plan):
             estimates = self._separate_chunk(chunk, indices, is_cancelled)
             finished = stitcher.add(estimates, chunk)
@@ -128,8 +134,9 @@ class StreamSeparator:
 
         raise_if_cancelled()
         groups = equal_prompt_groups(indices.tolist())
-        mode = self.config.stereo
-        estimates = separate_channels(samples, separate_one, mode, groups, self.model.config.stft)
+        estimates = separate_channels(
+            samples, separate_one, self._stereo, groups, self.model.config.stft
+        )
         return estimates[..., :length]
 
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from unbraid.errors import ConfigError
-from unbraid.separation.stereo import StereoMode
+from unbraid.types import StereoMode
+
+
+_CHOICES = {
+    "join": ("crossfade", "mean"),
+    "consistency": ("off", "project"),
+    "stereo": (None, *get_args(StereoMode)),
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,8 @@ class SeparationConfig:
         gate: Make a stem digital silence where its sound is absent; see ``separation.gate``.
         consistency: ``project`` changes the stems so that they add up to the mixture; see
             ``separation.consistency``. ``off`` leaves them as the model gave them.
-        stereo: How several channels are put together; see ``separation.stereo.StereoMode``.
+        stereo: How several channels are put together, see ``types.StereoMode``; None for what
+            suits the model.
 
     Raises:
         ConfigError: For a length that is not a number, or a choice that does not exist.
@@ -33,13 +41,15 @@ class SeparationConfig:
     join: Literal["crossfade", "mean"] = "crossfade"
     gate: bool = False
     consistency: Literal["off", "project"] = "off"
-    stereo: StereoMode = "wiener"
+    stereo: StereoMode | None = None
 
     def __post_init__(self) -> None:
         for name in ("segment_s", "overlap_s"):
             seconds = getattr(self, name)
             if seconds is not None and not math.isfinite(seconds):
                 raise ConfigError(f"{name} {seconds}: must be a number of seconds.")
-        if self.stereo not in get_args(StereoMode):
-            choices = ", ".join(get_args(StereoMode))
-            raise ConfigError(f"stereo {self.stereo!r}: choose one of {choices}.")
+        for name, known in _CHOICES.items():
+            chosen = getattr(self, name)
+            if chosen not in known:
+                named = ", ".join(choice for choice in known if choice is not None)
+                raise ConfigError(f"{name} {chosen!r}: choose one of {named}.")

@@ -34,7 +34,8 @@ from unbraid.types import equal_prompt_groups
 #: Up to this many equal prompts every order is tried; beyond, sources are matched greedily.
 _MAX_EXHAUSTIVE = 5
 
-#: Nats per audible second for estimates that agree as badly as they could.
+#: What an audible second says, in nats, if another order adds as much difference as the best
+#: order leaves. Little, for a model may exchange sources inside a chunk.
 _AGREEMENT_NATS = 0.5
 #: Estimates of one source never agree better than this; a share of their power.
 _DISAGREEMENT_FLOOR = 0.1
@@ -81,7 +82,7 @@ class Stitcher:
         if self._groups:
             estimates = estimates.clone()
         for group in self._groups:
-            estimates[group.sources] = group.in_order(estimates[group.sources])
+            group.put_in_order(estimates)
         if plan.join == "mean":
             weights = torch.ones(length)
         else:
@@ -104,19 +105,23 @@ class _Group:
         self._level = Level()
         self._memory = Memory(len(sources))
 
-    def in_order(
-        self, candidates: Float[Tensor, "source channel time"]
-    ) -> Float[Tensor, "source channel time"]:
-        """Exchange the candidates, channel by channel, so that they keep their places."""
-        chunk = frames_of(candidates, self._sample_rate)
-        ordered = self._exchanged(candidates, chunk) if chunk.scale > 0.0 else candidates
-        if self._overlap:
-            self._tail = ordered[..., max(0, ordered.shape[-1] - self._overlap) :].clone()
-        return ordered
+    def put_in_order(self, estimates: Float[Tensor, "source channel time"]) -> None:
+        """Exchange the sources of the group, channel by channel, so that they keep their places.
 
-    def _exchanged(
-        self, candidates: Float[Tensor, "source channel time"], chunk: Frames
-    ) -> Float[Tensor, "source channel time"]:
+        Changes the tensor that it is given.
+        """
+        chunk = frames_of(estimates[self.sources], self._sample_rate)
+        if chunk.scale > 0.0:
+            for channel, order in self._orders(chunk).items():
+                if order != sorted(order):
+                    taken = [self.sources[candidate] for candidate in order]
+                    estimates[self.sources, channel] = estimates[taken, channel]
+        if self._overlap:
+            start = max(0, estimates.shape[-1] - self._overlap)
+            self._tail = estimates[self.sources, :, start:]
+
+    def _orders(self, chunk: Frames) -> dict[int, list[int]]:
+        """Decide which candidate takes each place, for every channel, and learn from it."""
         tail = head = None
         first_new = 0
         if self._tail is not None:
@@ -129,8 +134,8 @@ class _Group:
         channels = loudness.argsort(descending=True, stable=True).tolist()
         self._hear(chunk.channel(channels[0]), first_new)
 
-        ordered = candidates.clone()
         leading: Frames | None = None
+        orders = {}
         heard = []
         for channel in channels:
             here = chunk.channel(channel)
@@ -143,8 +148,8 @@ class _Group:
             if self._remembers:
                 cepstra = cepstra_of(here)
                 evidence += self._memory.recognise(impression_of(cepstra, audible, chunk.frame_s))
-            order = _best_order(evidence)
-            ordered[:, channel] = candidates[order, channel]
+            order = best_order(evidence)
+            orders[channel] = order
             if leading is None:
                 leading = here.in_order(order)
             if self._remembers:
@@ -153,7 +158,7 @@ class _Group:
                 heard.append(impression_of(cepstra[order, new], trusted[:, new], chunk.frame_s))
         if heard:
             self._memory.learn(merged(heard))
-        return ordered
+        return orders
 
     def _hear(self, leading: Frames, first_new: int) -> None:
         """Follow the level, and let what was learned from fainter sound count for less."""
@@ -179,7 +184,7 @@ class _Group:
         products = _changes(kept, weights) @ _changes(candidates, weights).mT
         # Each order leaves the difference 2 - 2 (sum of its products). Taken as Gaussian errors
         # whose variance is that of the best order, differences become log likelihoods.
-        best = float(products[torch.arange(len(products)), _best_order(products)].sum())
+        best = float(products[torch.arange(len(products)), best_order(products)].sum())
         difference = 2.0 * max(0.0, 1.0 - best) + _DISAGREEMENT_FLOOR
         seconds = float(weights.sum()) * kept.frame_s
         return _AGREEMENT_NATS * seconds * 2.0 * products / difference
@@ -209,7 +214,7 @@ def _changes(frames: Frames, weights: Float[Tensor, "frame"]) -> Float[Tensor, "
     return changes / norm.clamp_min(1e-12)
 
 
-def _best_order(evidence: Float[Tensor, "place candidate"]) -> list[int]:
+def best_order(evidence: Float[Tensor, "place candidate"]) -> list[int]:
     """Which candidate takes each place so that the total evidence is largest."""
     size = evidence.shape[0]
     if size <= _MAX_EXHAUSTIVE:
