@@ -309,3 +309,19 @@ def test_real_speakers_keep_their_places(shared: Path) -> None:
     }
     assert all(results[True])
     assert not all(results[False])
+
+
+def test_channels_that_agree_are_never_taken_apart() -> None:
+    # What the right channel holds speaks for the other order; it must follow all the same.
+    first, second = voice(1, 6.0), voice(2, 6.0)
+    estimates = torch.stack(
+        [torch.stack([first, 0.1 * second]), torch.stack([second, 0.1 * first])]
+    )
+    stitcher = Stitcher(PLAN, ["speech", "speech"], sample_rate=RATE, channels_agree=True)
+    pieces = []
+    start = 0
+    for number, chunk in enumerate(cut([estimates[0]], PLAN)):
+        part = estimates[..., start : start + chunk.samples.shape[1]]
+        pieces.append(stitcher.add(part.flip(0) if number % 2 else part, chunk))
+        start += PLAN.hop
+    torch.testing.assert_close(torch.cat(pieces, dim=-1), estimates, atol=1e-6, rtol=0)

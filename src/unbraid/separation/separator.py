@@ -98,7 +98,12 @@ class StreamSeparator:
         finisher: Finisher,
         is_cancelled: Callable[[], bool],
     ) -> Iterator[SeparatedBlock]:
-        stitcher = Stitcher(self._plan, names, sample_rate=self.model.sample_rate)
+        stitcher = Stitcher(
+            self._plan,
+            names,
+            sample_rate=self.model.sample_rate,
+            channels_agree=self._stereo != "channels",
+        )
         for chunk in cut(_resampled(mixture, to_model), self._plan):
             estimates = self._separate_chunk(chunk, indices, is_cancelled)
             finished = stitcher.add(estimates, chunk)

@@ -9,7 +9,6 @@ from typing import Literal, get_args
 from unbraid.errors import ConfigError
 from unbraid.types import StereoMode
 
-
 _CHOICES = {
     "join": ("crossfade", "mean"),
     "consistency": ("off", "project"),

@@ -52,6 +52,8 @@ class Stitcher:
         sample_rate: Of the estimates, in Hz. Only sources with equal prompts depend on it.
         remembers: Whether sources are also recognised by what they sounded like before; else
             only what overlaps decides, and two speakers may change places in a pause.
+        channels_agree: Whether all channels of a chunk have their sources in one order, so
+            that the loudest one decides for all.
     """
 
     def __init__(
@@ -61,10 +63,11 @@ class Stitcher:
         *,
         sample_rate: int = 48000,
         remembers: bool = True,
+        channels_agree: bool = False,
     ) -> None:
         self._plan = plan
         self._groups = [
-            _Group(list(group), plan.overlap, sample_rate, remembers)
+            _Group(list(group), plan.overlap, sample_rate, remembers, channels_agree)
             for group in equal_prompt_groups(prompts)
             if len(group) > 1
         ]
@@ -96,11 +99,19 @@ class Stitcher:
 class _Group:
     """Sources with equal prompts, and what is known of their places."""
 
-    def __init__(self, sources: list[int], overlap: int, sample_rate: int, remembers: bool) -> None:
+    def __init__(
+        self,
+        sources: list[int],
+        overlap: int,
+        sample_rate: int,
+        remembers: bool,
+        channels_agree: bool,
+    ) -> None:
         self.sources = sources
         self._overlap = overlap
         self._sample_rate = sample_rate
         self._remembers = remembers
+        self._channels_agree = channels_agree
         self._tail: Tensor | None = None
         self._level = Level()
         self._memory = Memory(len(sources))
@@ -135,9 +146,9 @@ class _Group:
         self._hear(chunk.channel(channels[0]), first_new)
 
         leading: Frames | None = None
-        orders = {}
+        orders: dict[int, list[int]] = {}
         heard = []
-        for channel in channels:
+        for channel in channels[:1] if self._channels_agree else channels:
             here = chunk.channel(channel)
             audible = audibility(here, self._level.usual)
             evidence = torch.zeros(len(self.sources), len(self.sources))
@@ -149,7 +160,7 @@ class _Group:
                 cepstra = cepstra_of(here)
                 evidence += self._memory.recognise(impression_of(cepstra, audible, chunk.frame_s))
             order = best_order(evidence)
-            orders[channel] = order
+            orders |= dict.fromkeys(channels if self._channels_agree else [channel], order)
             if leading is None:
                 leading = here.in_order(order)
             if self._remembers:
