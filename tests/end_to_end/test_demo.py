@@ -14,12 +14,12 @@ from matplotlib.image import imread
 
 from unbraid.apps.demo import SCENES, DemoResult, mix_scene, run_demo
 from unbraid.apps.demo_page import format_db
+from unbraid.apps.separator import Separation, Separator
 from unbraid.audio.decode import read
 from unbraid.dsp.stft import StftConfig
 from unbraid.errors import AudioError, Cancelled, PromptError
 from unbraid.models.waveform import ModelConfig, build_model
-from unbraid.separation.separator import Separator
-from unbraid.types import Progress, Separation, Waveform
+from unbraid.types import Progress, SeparatedBlock, Waveform
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "src" / "unbraid" / "apps" / "assets"
@@ -303,9 +303,10 @@ def test_swapped_talkers_are_recognised(
 ) -> None:
     two = SCENES[2]
 
-    def perfect_but_swapped(waveform: Waveform, prompts: object, *_: object) -> Separation:
+    def perfect_but_swapped(waveform: Waveform, prompts: object, **_: object) -> Separation:
         _, references = mix_scene(two)
-        return Separation(references.flip(0)[:, None], two.prompts, waveform.sample_rate)
+        block = SeparatedBlock(waveform.samples, references.flip(0)[:, None], torch.zeros(2, 0))
+        return Separation(block, two.prompts, waveform.sample_rate)
 
     monkeypatch.setattr(separator, "separate", perfect_but_swapped)
     result = run_demo(separator, tmp_path / "demo", scenes=[two])
@@ -356,7 +357,7 @@ def test_file_in_the_way_is_one_clear_error(separator: Separator, tmp_path: Path
 def test_model_without_the_prompts_writes_nothing(
     separator: Separator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> Separation:
+    def refuse(*_: object, **__: object) -> Separation:
         raise PromptError("This model does not know 'drums'.")
 
     monkeypatch.setattr(separator, "separate", refuse)
