@@ -15,7 +15,6 @@ separated in one pass and in chunks. For each pair of segment and overlap the ta
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,20 +23,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from quality import CROP_S, RECIPE, SEED, SHARED
+from material import has_manifest, open_evaluation, parser_of
+from quality import SEED
 from unbraid.checkpoints import load_bundle, resolve_model
-from unbraid.data.catalogue import open_pools
 from unbraid.data.fixed import fixed_plans
-from unbraid.data.manifest import read_manifest
 from unbraid.dsp.levels import power_db
-from unbraid.folders import user_cache_dir
 from unbraid.mixing.recipe import Planner, Scene
 from unbraid.mixing.render import render
 from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.measures import si_sdr_db
 from unbraid.separation.separator import StreamSeparator, separate_waveform
 from unbraid.separation.settings import SeparationConfig
-from unbraid.training.run import load_config
 from unbraid.types import Waveform
 
 SCENES = (
@@ -59,25 +55,7 @@ class LongMixture:
 
 
 def draw_recordings(manifest: Path, sample_rate: int, per_scene: int) -> tuple[LongMixture, ...]:
-    config = load_config(RECIPE)
-    clips, store = open_pools(
-        manifest,
-        read_manifest(manifest),
-        config.data.pools,
-        config.data.validation_split,
-        sample_rate,
-        user_cache_dir(),
-    )
-    recipe = dataclasses.replace(
-        config.recipe,
-        crop_s=CROP_S,
-        tone_probability=0.0,
-        common_bandwidth_probability=0.0,
-        random_bandwidth_probability=0.0,
-        absent_probability=0.0,
-        unasked_probability=0.0,
-        same_song_probability=1.0,
-    )
+    recipe, clips, store = open_evaluation(manifest, sample_rate)
     count = per_scene * MIXTURES_PER_RECORDING
     plans = fixed_plans(Planner(recipe, clips), SCENES, count, store.read, sample_rate, SEED)
     recordings = []
@@ -156,13 +134,10 @@ def measure(model: WaveformModel, recordings: Sequence[LongMixture]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="mini")
-    parser.add_argument("--manifest", type=Path, default=SHARED / "data" / "manifest.csv")
+    parser = parser_of(__doc__)
     parser.add_argument("--recordings", type=int, default=4, help="of each scene")
     arguments = parser.parse_args()
-    if not arguments.manifest.is_file():
-        print(f"skipped: {arguments.manifest} is not on this machine; name one with --manifest")
+    if not has_manifest(arguments.manifest):
         return
     model = load_bundle(resolve_model(arguments.model)).model.eval()
     measure(model, draw_recordings(arguments.manifest, model.sample_rate, arguments.recordings))

@@ -14,10 +14,8 @@ are, each channel by itself; ``with`` and ``without`` say whether sources are re
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
-import os
 import random
 import time
 from collections import defaultdict
@@ -30,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import unbraid
+from material import has_manifest, parser_of
 from unbraid.checkpoints import resolve_model
 from unbraid.data.manifest import Recording, read_manifest
 from unbraid.data.store import ClipStore
@@ -48,7 +47,6 @@ from unbraid.separation.identity import (
 )
 from unbraid.separation.stitching import Stitcher
 
-SHARED = Path(os.environ.get("UNBRAID_SHARED", Path(__file__).parents[2] / "shared"))
 RATE = 48000
 SEED = 2027
 SCENE_S = 600.0
@@ -480,17 +478,12 @@ def errors(same: Float[Tensor, "trial"], other: Float[Tensor, "trial_2"]) -> tup
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="mini", help="'' for oracle estimates only")
-    parser.add_argument("--manifest", type=Path, default=SHARED / "data" / "manifest.csv")
+    parser = parser_of(__doc__)
     parser.add_argument("--scenes", type=int, default=8, help="of each kind")
     parser.add_argument("--recognition", action="store_true")
     parser.add_argument("--fit", action="store_true")
     arguments = parser.parse_args()
-    if not arguments.manifest.is_file():
-        print(f"skipped: {arguments.manifest} is not on this machine; name one with --manifest")
+    if not has_manifest(arguments.manifest):
         return
     started = time.perf_counter()
     if arguments.fit:

@@ -14,10 +14,8 @@ is there that nobody asked for, or there is nothing but noise.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import os
 import random
 import time
 from collections import defaultdict
@@ -30,12 +28,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import unbraid
+from material import has_manifest, open_evaluation, parser_of
 from unbraid.checkpoints import resolve_model
 from unbraid.config import dump
-from unbraid.data.catalogue import open_pools
-from unbraid.data.manifest import read_manifest
 from unbraid.data.store import ClipStore
-from unbraid.folders import user_cache_dir
 from unbraid.mixing.recipe import Clip, Planner
 from unbraid.mixing.render import render
 from unbraid.models.waveform import PresenceWeights, WaveformModel
@@ -49,11 +45,7 @@ from unbraid.separation.presence import (
     window_start,
 )
 from unbraid.separation.separator import StreamSeparator, separate_waveform
-from unbraid.training.run import load_config
 from unbraid.types import Waveform, equal_prompt_groups
-
-RECIPE = Path(unbraid.__file__).parent / "training" / "recipes" / "mini.yaml"
-SHARED = Path(os.environ.get("UNBRAID_SHARED", Path(__file__).parents[2] / "shared"))
 
 #: Prompts that are asked for together, and how often. Nothing in a row is part of anything else
 #: in it: no ``vocals`` beside ``speech``, no ``sfx`` beside ``sfx-mix``.
@@ -174,23 +166,12 @@ def draw(number: int, half: int, planner: Planner, store: ClipStore) -> Example:
 def examples(
     model: WaveformModel, manifest: Path, half: int, num_mixtures: int
 ) -> Iterator[Example]:
-    config = load_config(RECIPE)
-    clips, store = open_pools(
+    recipe, clips, store = open_evaluation(
         manifest,
-        read_manifest(manifest),
-        config.data.pools,
-        config.data.validation_split,
         model.sample_rate,
-        user_cache_dir(),
-    )
-    recipe = dataclasses.replace(
-        config.recipe,
         crop_s=LONGEST_S,
-        tone_probability=0.0,
         common_bandwidth_probability=0.3,
         random_bandwidth_probability=0.1,
-        absent_probability=0.0,
-        unasked_probability=0.0,
         same_song_probability=0.7,
     )
     planner = Planner(recipe, halve(clips, half))
@@ -430,15 +411,12 @@ def draw_picture(tally: Tally, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--calibrate", action="store_true", help="print weights for the config")
-    parser.add_argument("--model", default="mini")
-    parser.add_argument("--manifest", type=Path, default=SHARED / "data" / "manifest.csv")
     parser.add_argument("--mixtures", type=int, default=300)
     parser.add_argument("--picture", type=Path, help="draw the ROC of recordings to this file")
     arguments = parser.parse_args()
-    if not arguments.manifest.is_file():
-        print(f"skipped: {arguments.manifest} is not on this machine; name one with --manifest")
+    if not has_manifest(arguments.manifest):
         return
     torch.manual_seed(0)
     started = time.perf_counter()

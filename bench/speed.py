@@ -92,7 +92,7 @@ def draw(measured: Sequence[Measured], path: Path) -> None:
     ticks = sorted({run.seconds / 60 for run in measured})
     below.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
     for axes in (above, below):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(path, dpi=100)

@@ -26,7 +26,6 @@ Measured on every source:
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import math
@@ -39,23 +38,19 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from quality import CROP_S, RECIPE, SHARED
+from material import CROP_S, has_manifest, open_evaluation, parser_of
 from unbraid.audio import read
 from unbraid.checkpoints import load_bundle, resolve_model
-from unbraid.data.catalogue import open_pools
 from unbraid.data.fixed import fixed_plans
-from unbraid.data.manifest import read_manifest
 from unbraid.dsp.bands import mel_bands
 from unbraid.dsp.levels import db_to_gain, power_db
 from unbraid.dsp.resample import resample
 from unbraid.dsp.stft import StftConfig, stft
-from unbraid.folders import user_cache_dir
 from unbraid.mixing.recipe import MixPlan, Planner, Scene, SourcePlan
 from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.assignment import assign_within_equal_prompts
 from unbraid.objectives.measures import LIMIT_DB, si_sdr_db
 from unbraid.separation.stereo import separate_channels
-from unbraid.training.run import load_config
 from unbraid.types import StereoMode, equal_prompt_groups
 
 KINDS = ("panned", "spaced", "recorded", "opposite")
@@ -102,25 +97,7 @@ def draw_mixtures(
     manifest: Path, sample_rate: int, per_scene: int
 ) -> dict[str, tuple[StereoMixture, ...]]:
     """Scene → its mixtures, the kinds in turn."""
-    config = load_config(RECIPE)
-    clips, store = open_pools(
-        manifest,
-        read_manifest(manifest),
-        config.data.pools,
-        config.data.validation_split,
-        sample_rate,
-        user_cache_dir(),
-    )
-    recipe = dataclasses.replace(
-        config.recipe,
-        crop_s=CROP_S,
-        tone_probability=0.0,
-        common_bandwidth_probability=0.0,
-        random_bandwidth_probability=0.0,
-        absent_probability=0.0,
-        unasked_probability=0.0,
-        same_song_probability=1.0,
-    )
+    recipe, clips, store = open_evaluation(manifest, sample_rate)
     plans = fixed_plans(Planner(recipe, clips), SCENES, per_scene, store.read, sample_rate, SEED)
 
     @functools.lru_cache(maxsize=16)
@@ -335,13 +312,10 @@ def print_table(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="mini")
-    parser.add_argument("--manifest", type=Path, default=SHARED / "data" / "manifest.csv")
+    parser = parser_of(__doc__)
     parser.add_argument("--mixtures", type=int, default=24, help="of each scene")
     arguments = parser.parse_args()
-    if not arguments.manifest.is_file():
-        print(f"skipped: {arguments.manifest} is not on this machine; name one with --manifest")
+    if not has_manifest(arguments.manifest):
         return
     model = load_bundle(resolve_model(arguments.model)).model.eval()
     scenes = draw_mixtures(arguments.manifest, model.sample_rate, arguments.mixtures)

@@ -34,7 +34,7 @@ def test_cutting_and_joining_gives_every_sample_back(
 ) -> None:
     plan = ChunkPlan(segment, min(overlap, segment - 1), join)
     signal = noise(2, length)
-    stitcher = Stitcher(plan, ["speech", "drums", "bass"])
+    stitcher = Stitcher(plan, ["speech", "drums", "bass"], sample_rate=48000)
     pieces = [torch.zeros(3, 2, 0)]
     for chunk in cut(signal.split(block, dim=1) if length else [], plan):
         assert chunk.samples.shape[1] <= segment
@@ -59,7 +59,7 @@ def test_sources_with_equal_prompts_keep_their_places() -> None:
     first = torch.sin(2 * math.pi * 300 * time) * (1 + 0.5 * torch.sin(2 * math.pi * 3 * time))
     second = torch.sin(2 * math.pi * 900 * time) * (1 + 0.5 * torch.sin(2 * math.pi * 5 * time))
     truth = torch.stack([first, second, 0.3 * noise(1, len(time))[0]])
-    stitcher = Stitcher(plan, ["speech", "speech", "music-mix"])
+    stitcher = Stitcher(plan, ["speech", "speech", "music-mix"], sample_rate=rate)
     pieces = []
     start = 0
     for number, chunk in enumerate(cut([first[None].expand(2, -1)], plan)):

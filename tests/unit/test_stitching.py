@@ -241,7 +241,7 @@ def test_short_chunks_and_odd_numbers_are_joined_all_the_same(
     length = 3 * segment + 1
     estimates = gain * torch.randn(2, 2, length, generator=generator, dtype=dtype)
     plan = ChunkPlan(segment, overlap)
-    stitcher = Stitcher(plan, ["sfx", "sfx"])
+    stitcher = Stitcher(plan, ["sfx", "sfx"], sample_rate=RATE)
     pieces = []
     for number, chunk in enumerate(cut([estimates.sum(dim=0)], plan)):
         start = number * plan.hop

@@ -61,7 +61,7 @@ class Stitcher:
         plan: ChunkPlan,
         prompts: Sequence[str],
         *,
-        sample_rate: int = 48000,
+        sample_rate: int,
         remembers: bool = True,
         channels_agree: bool = False,
     ) -> None:

@@ -1,0 +1,73 @@
+"""What the quality benchmarks measure on: mixtures of the evaluation split of a manifest."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import unbraid
+from unbraid.data.catalogue import open_pools
+from unbraid.data.manifest import read_manifest
+from unbraid.data.store import ClipStore
+from unbraid.folders import user_cache_dir
+from unbraid.mixing.recipe import Clip, MixRecipe
+from unbraid.training.run import load_config
+
+RECIPE = Path(unbraid.__file__).parent / "training" / "recipes" / "mini.yaml"
+SHARED = Path(os.environ.get("UNBRAID_SHARED", Path(__file__).parents[2] / "shared"))
+
+CROP_S = 6.0
+
+#: Evaluation hears the levels of training, and everything else as it was recorded.
+_AS_RECORDED: Mapping[str, Any] = {
+    "crop_s": CROP_S,
+    "tone_probability": 0.0,
+    "common_bandwidth_probability": 0.0,
+    "random_bandwidth_probability": 0.0,
+    "absent_probability": 0.0,
+    "unasked_probability": 0.0,
+    "same_song_probability": 1.0,
+}
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The arguments that all of these benchmarks take."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--manifest", type=Path, default=SHARED / "data" / "manifest.csv")
+    return parser
+
+
+def has_manifest(manifest: Path) -> bool:
+    """Whether there is anything to measure on; says so where there is not."""
+    if not manifest.is_file():
+        print(f"skipped: {manifest} is not on this machine; name one with --manifest")
+    return manifest.is_file()
+
+
+def open_evaluation(
+    manifest: Path, sample_rate: int, **changes: Any
+) -> tuple[MixRecipe, dict[str, tuple[Clip, ...]], ClipStore]:
+    """The recipe to draw by, the clips by prompt, and the store that reads them.
+
+    Args:
+        manifest: Of the recordings.
+        sample_rate: What clips are read at.
+        changes: Fields of the recipe that shall be different.
+    """
+    config = load_config(RECIPE)
+    clips, store = open_pools(
+        manifest,
+        read_manifest(manifest),
+        config.data.pools,
+        config.data.validation_split,
+        sample_rate,
+        user_cache_dir(),
+    )
+    return dataclasses.replace(config.recipe, **{**_AS_RECORDED, **changes}), clips, store
