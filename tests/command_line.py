@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +55,23 @@ def unbraid(*arguments: str | Path) -> Outcome:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Run the command line as a process of its own, on one thread."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "unbraid", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=None if sys.platform == "win32" else _heed_ctrl_c,
+    )
+
+
+def _heed_ctrl_c() -> None:
+    # Jobs in the background ignore Ctrl-C, and so do their children.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def noise(num_samples: int, num_channels: int = 2) -> np.ndarray:

@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from command_line import files_below, unbraid, write_audio
+from command_line import files_below, start, unbraid, write_audio
 from unbraid import SeparationConfig, Separator
 from unbraid.apps import batch, workplace
 from unbraid.apps.batch import separate_files
@@ -248,16 +248,6 @@ def test_unforeseen_error_stops_all_and_comes_out(
 
 
 # ------------------------------------------------------------------ processes that die
-
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "unbraid", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
 
 
 @posix

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import pytest
 import soundfile
 import torch
 
-from command_line import Outcome, files_below, unbraid, write_audio
+from command_line import Outcome, files_below, start, unbraid, write_audio
 from released_tuss import TINY, random_state, write_folder
 from unbraid._version import __version__
 from unbraid.apps import demo
@@ -329,16 +328,6 @@ def test_same_recording_twice_is_separated_once(song: Path, bundle: Path) -> Non
 
 
 # ------------------------------------------------------------------ a real process
-
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "unbraid", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
 
 
 def test_as_a_process(song: Path, bundle: Path, tmp_path: Path) -> None:
