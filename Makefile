@@ -1,7 +1,7 @@
 # make demo    environment, install, and the main job: separate a scene with the default model
 # make test    environment with the development tools, and the tests
 # make check   format, lint, types, import contracts
-# make bench   speed, memory and quality, printed as tables
+# make bench   speed, memory, quality, borders, identity, stereo and presence, printed as tables
 # make slow    the tests that take minutes
 
 PYTHON ?= python3
@@ -29,6 +29,10 @@ check: $(VENV)/.developing
 bench: $(VENV)/.developing
 	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/quality.py
+	$(BIN)/python bench/borders.py
+	$(BIN)/python bench/identity.py
+	$(BIN)/python bench/stereo.py
+	$(BIN)/python bench/presence.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
