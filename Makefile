@@ -14,8 +14,9 @@ JOBS ?= 2
 demo: $(VENV)/.installed
 	$(BIN)/unbraid demo
 
+# One thread for each worker: more would fight for the cores.
 test: $(VENV)/.developing
-	$(BIN)/pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS)
 
 slow: $(VENV)/.developing
 	$(BIN)/pytest -m slow
