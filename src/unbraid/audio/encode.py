@@ -45,7 +45,7 @@ class AtomicWriter:
     """Writes one audio file that appears whole or not at all.
 
     As a context manager it publishes the file when the block ends well and discards it
-    otherwise. To let several files appear together, call ``finish`` on all of them, then
+    otherwise. To let several files wait for each other, call ``finish`` on all of them, then
     ``publish`` on all of them, and ``discard`` on all of them if anything fails.
 
     Attributes:
@@ -166,10 +166,6 @@ class AtomicWriter:
             AudioError: If the file cannot be renamed.
         """
         self._file.publish()
-
-    def withdraw(self) -> None:
-        """Remove the file again if it was published; for files that appear together."""
-        self._file.withdraw()
 
     def discard(self) -> None:
         """Leave nothing half-written; does nothing to a published file."""

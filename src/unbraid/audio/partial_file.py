@@ -70,13 +70,6 @@ class PartialFile:
             raise self.failure(error) from error
         self._is_published = True
 
-    def withdraw(self) -> None:
-        """Remove the file again if it was published; for files that appear together."""
-        if self._is_published:
-            with suppress(OSError):
-                self.path.unlink()
-            self._is_published = False
-
     def discard(self) -> None:
         """Leave nothing half-written; does nothing to a published file."""
         with suppress(OSError):
