@@ -8,8 +8,9 @@ A turn counts as swapped when most of it is not in the place where most turns of
 are, each channel by itself; ``with`` and ``without`` say whether sources are remembered.
 
     python bench/identity.py [--model mini] [--manifest manifest.csv] [--scenes 8]
-    python bench/identity.py --recognition      how well sources are recognised
-    python bench/identity.py --fit              measure the table of separation/identity.py
+    python bench/identity.py --model ''            oracle estimates only
+    python bench/identity.py --recognition         how well sources are recognised
+    python bench/identity.py --fit                 measure the table of separation/identity.py
 """
 
 from __future__ import annotations

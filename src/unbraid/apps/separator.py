@@ -192,10 +192,8 @@ class Separator:
             if progress is not None:
                 progress(Progress(done / info.sample_rate, info.duration_s))
         names = self.model.prompts.resolve(prompts)
-        if not finished:
-            nothing = torch.zeros(len(names), info.num_channels, 0)
-            finished.append(SeparatedBlock(nothing[0], nothing, nothing[:, 0]))
-        return Separation(joined(finished), names, info.sample_rate)
+        whole = joined(finished, len(names), info.num_channels)
+        return Separation(whole, names, info.sample_rate)
 
     def separate_stream(
         self,

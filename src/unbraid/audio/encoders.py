@@ -10,7 +10,6 @@ knowing that in advance.
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from unbraid.audio.formats import AudioFormat, Container, Subtype
+from unbraid.audio.padding import mark_excess
 from unbraid.errors import AudioError
 
 _MUXERS: dict[Container, str] = {
@@ -309,7 +309,7 @@ class _FfmpegEncoder:
             excess = num_packets * frame_length - _MP3_LEAD_IN - num_samples
             if excess > frame_length:
                 # FFmpeg marks a part of the last frame only, not all of it and more.
-                _mark_excess(packets[-1], excess)
+                mark_excess(packets[-1], excess)
         elif self._format.container == "opus" and num_samples == 0:
             packets[-1].duration = _OPUS_LEAD_IN
         elif self._format.container == "m4a" and num_samples == 0:
@@ -375,10 +375,3 @@ def _stored(block: NDArray[np.float32], audio_format: AudioFormat) -> NDArray[An
 
 def _within_reason(block: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.clip(block, -_LARGEST_LOSSY_VALUE, _LARGEST_LOSSY_VALUE)
-
-
-def _mark_excess(packet: av.Packet[av.AudioStream], num_samples: int) -> None:
-    """Say in a packet how many samples at the end of the stream are not to be heard."""
-    mark = packet.get_sidedata("skip_samples")
-    struct.pack_into("<II", cast(Any, mark), 0, 0, num_samples)  # the stubs lack its buffer
-    packet.set_sidedata(mark)

@@ -9,7 +9,6 @@ and AAC in Matroska do not say it; their last frame is delivered whole, as playe
 from __future__ import annotations
 
 import re
-import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import av
 import numpy as np
@@ -25,11 +24,11 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.packet import Packet
 from av.stream import Discard, Disposition, Stream
 
 from unbraid.audio.info import AudioInfo, cut_short
 from unbraid.audio.limits import check_plausible
+from unbraid.audio.padding import mark_excess
 from unbraid.audio.timeline import Timeline
 from unbraid.errors import AudioError
 
@@ -204,7 +203,9 @@ class MediaReader:
                 raise self._damaged(damage) from damage
             try:
                 if self._is_ogg_vorbis and packet.has_sidedata("skip_samples"):
-                    _unmark(packet)
+                    # In the last packet it is wrong by up to 256 samples; the position that
+                    # the last page states is right.
+                    mark_excess(packet, 0)
                 frames = packet.decode()
                 if packet.is_corrupt and not is_forgiving:
                     raise av.InvalidDataError(0, "the packet is incomplete")
@@ -531,17 +532,6 @@ def _subtype(stream: AudioStream) -> str:
         floats = {"32": "FLOAT", "64": "DOUBLE"}
         return floats.get(found[2], "FLOAT") if found[1] == "f" else f"PCM_{found[2]}"
     return name.upper()
-
-
-def _unmark(packet: Packet[Any]) -> None:
-    """Take a mark away by which FFmpeg would drop samples from the end of a packet.
-
-    In the last packet of an Ogg Vorbis stream the mark is wrong by up to 256 samples; the
-    position that the last page states is right.
-    """
-    mark = packet.get_sidedata("skip_samples")
-    struct.pack_into("<II", cast(Any, mark), 0, 0, 0)  # the stubs lack its buffer
-    packet.set_sidedata(mark)
 
 
 def _itunes_length(container: InputContainer) -> int:

@@ -34,9 +34,9 @@ class Projector:
     """State of one recording whose stems are made to add up to it.
 
     Mean SI-SDR of the sources that are there, for 300 mixtures of evaluation recordings
-    separated by ``mini`` (``bench/presence.py``): where every sound was asked for 4.66 dB before
-    and 4.43 dB after; equal shares gave 3.95 dB, shares by the energy around each moment
-    3.74 dB. Behind the gate it is 4.66 dB before and 5.05 dB after. The sum differs from the
+    separated by ``mini`` (``bench/presence.py``): where every sound was asked for 4.68 dB before
+    and 4.45 dB after; equal shares gave 3.96 dB, shares by the energy around each moment
+    3.76 dB. Behind the gate it is 4.69 dB before and 5.08 dB after. The sum differs from the
     mixture by rounding alone: float32 leaves less than -140 dB of it.
 
     Works at the rate of the recording, so what lies above the model's highest frequency and

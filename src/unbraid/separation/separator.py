@@ -212,8 +212,11 @@ def _lengths(config: SeparationConfig, model: WaveformModel) -> tuple[float, flo
     return segment_s, default_overlap_s if config.overlap_s is None else config.overlap_s
 
 
-def joined(blocks: Sequence[SeparatedBlock]) -> SeparatedBlock:
-    """One or more blocks of a stream, one behind the other."""
+def joined(blocks: Sequence[SeparatedBlock], num_sources: int, num_channels: int) -> SeparatedBlock:
+    """The blocks of a stream, one behind the other; a recording without samples gave none."""
+    if not blocks:
+        nothing = torch.zeros(num_sources, num_channels, 0)
+        return SeparatedBlock(nothing[0], nothing, nothing[:, 0])
     return SeparatedBlock(
         torch.cat([block.mixture for block in blocks], dim=-1),
         torch.cat([block.sources for block in blocks], dim=-1),
@@ -230,7 +233,4 @@ def separate_waveform(
         PromptError, AudioError, ConfigError: As ``StreamSeparator.stream``.
     """
     blocks = list(separator.stream([waveform.samples], waveform.sample_rate, prompts))
-    if not blocks:
-        empty = waveform.samples.new_zeros(len(prompts), *waveform.samples.shape)
-        return SeparatedBlock(waveform.samples, empty, empty.new_zeros(len(prompts), 0))
-    return joined(blocks)
+    return joined(blocks, len(prompts), waveform.num_channels)
