@@ -69,8 +69,8 @@ _TECHNICAL_TAGS = re.compile(
 )
 
 
-#: PyAV 19 always replaces what is not UTF-8; before, one wrong tag made a file unreadable.
-TAG_OPTIONS: dict[str, Any] = (
+# PyAV 19 always replaces what is not UTF-8; before, one wrong tag made a file unreadable.
+_TAG_OPTIONS: dict[str, Any] = (
     {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 )
 
@@ -90,7 +90,7 @@ class ContainerFacts:
 def describe_container(path: Path, num_channels: int) -> ContainerFacts:
     """Ask FFmpeg for the layout and tags of a file whose samples libsndfile reads."""
     try:
-        with _opened(path) as container:
+        with open_container(path) as container:
             stream = container.streams.audio[0]
             return ContainerFacts(_layout(stream, num_channels), _tags(container, stream))
     # Whatever FFmpeg finds wrong with it, the samples can be read.
@@ -369,7 +369,7 @@ class MediaReader:
     def _damaged(self, error: Exception | None) -> AudioError:
         at_s = self._first_broken_s if self._num_broken else self._position_s()
         return AudioError(
-            f"{self._path}: damaged at about {at_s:.2f} s ({_reason(error)}); repair the file "
+            f"{self._path}: damaged at about {at_s:.2f} s ({reason_of(error)}); repair the file "
             "or fetch it again."
         )
 
@@ -418,21 +418,34 @@ def open_media(path: Path, track: int | None) -> Iterator[MediaReader]:
         CannotOpenError: If FFmpeg does not know what it is.
         AudioError: If it has no sound, no such track, or nothing can decode it.
     """
-    with _opened(path) as container:
+    with open_container(path) as container:
         yield MediaReader(path, container, track)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
+def open_container(path: Path, **options: str) -> Iterator[InputContainer]:
+    """Open a media file, and nothing that it may point to.
+
+    Args:
+        path: The file.
+        options: Further options of FFmpeg's reader.
+
+    Raises:
+        CannotOpenError: If FFmpeg does not know what it is.
+    """
     try:
         container = av.open(
             # Without a protocol, a name with a colon is taken for an address.
             f"file:{path.absolute()}",
-            options={"format_whitelist": _allowed_demuxers(), "protocol_whitelist": "file"},
-            **TAG_OPTIONS,
+            options={
+                "format_whitelist": _allowed_demuxers(),
+                "protocol_whitelist": "file",
+                **options,
+            },
+            **_TAG_OPTIONS,
         )
     except (av.FFmpegError, ValueError) as error:
-        raise CannotOpenError(_reason(error)) from error
+        raise CannotOpenError(reason_of(error)) from error
     with container:
         yield container
 
@@ -569,7 +582,7 @@ def _times(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("s" if count != 1 else "")
 
 
-def _reason(error: Exception | None) -> str:
+def reason_of(error: Exception | None) -> str:
     """FFmpeg's own words on one line, without numbers and names of its functions."""
     text = getattr(error, "strerror", None) or str(error or "nothing can be decoded")
     return _one_line(text).rstrip(".")

@@ -17,7 +17,7 @@ from av.stream import AttachmentStream, Disposition, Stream
 from unbraid.audio.encoders import clean_tags
 from unbraid.audio.formats import AudioFormat, FormatChoice
 from unbraid.audio.info import AudioInfo
-from unbraid.audio.media import TAG_OPTIONS, first_video
+from unbraid.audio.media import CannotOpenError, first_video, open_container, reason_of
 from unbraid.audio.partial_file import PartialFile
 from unbraid.errors import AudioError
 
@@ -142,17 +142,11 @@ def _container_for(video: Path) -> _VideoContainer:
 @contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
     try:
-        container = av.open(
-            str(path.absolute()),
-            "r",
-            # A playlist must not lead elsewhere; an avi does not say when a picture is shown.
-            container_options={"protocol_whitelist": "file", "fflags": "+genpts"},
-            **TAG_OPTIONS,
-        )
-    except (av.FFmpegError, OSError) as error:
-        raise AudioError(f"{path}: cannot be read ({_reason(error)}).") from error
-    with container:
-        yield container
+        # An avi does not say when a picture is shown.
+        with open_container(path, fflags="+genpts") as container:
+            yield container
+    except CannotOpenError as error:
+        raise AudioError(f"{path}: cannot be read ({error}).") from error
 
 
 def _options(video: Path, sound: InputContainer) -> dict[str, str]:
@@ -249,14 +243,10 @@ def _packets(
             yield packet
     except (av.FFmpegError, OSError) as error:
         raise AudioError(
-            f"{path}: damaged ({_reason(error)}); repair the file or fetch it again."
+            f"{path}: damaged ({reason_of(error)}); repair the file or fetch it again."
         ) from error
 
 
 def _time(packet: Packet[Stream]) -> Fraction:
     assert packet.dts is not None
     return packet.dts * packet.time_base
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
