@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
 
 def apply_masks(
-    masks: Complex[Tensor, "batch source frame bin"],
-    mixture: Complex[Tensor, "batch frame bin"],
-) -> Complex[Tensor, "batch source frame bin"]:
-    """Multiply the mixture's spectrogram by one complex mask per source."""
-    return masks * mixture.unsqueeze(1)
+    masks: Float[Tensor, "batch source 2 frame bin"],
+    mixture: Float[Tensor, "batch 2 frame bin"],
+) -> Float[Tensor, "batch source 2 frame bin"]:
+    """Multiply the mixture's spectrogram by one complex mask per source.
+
+    Complex numbers are pairs of real and imaginary part on the axis of length 2.
+    """
+    mask_real, mask_imaginary = masks.unbind(2)
+    real, imaginary = mixture.unsqueeze(1).unbind(2)
+    return torch.stack(
+        [
+            torch.addcmul(mask_real * real, mask_imaginary, imaginary, value=-1.0),
+            torch.addcmul(mask_real * imaginary, mask_imaginary, real),
+        ],
+        dim=2,
+    )
 
 
 def ideal_ratio_masks(

@@ -1,13 +1,14 @@
 """The short-time Fourier transform and its inverse, exact for every length.
 
-Axes: a waveform is ``batch time``, a spectrogram ``batch frame bin``.
+Axes: a waveform is ``batch time``, a spectrogram ``batch frame bin``. Networks take real
+and imaginary part on an axis of their own, ``batch 2 frame bin``: ``SpectralTransform`` leads
+there and back, by PyTorch's FFT here and by matrix products in ``dsp.matrix_stft``.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Complex, Float
@@ -46,7 +47,8 @@ class StftConfig:
 
     def num_frames(self, num_samples: int) -> int:
         """Frames that ``stft`` makes of ``num_samples`` samples."""
-        return math.ceil(num_samples / self.hop_length) + 1
+        # Rounded up without negative numbers, which exported graphs divide another way.
+        return (num_samples + self.hop_length - 1) // self.hop_length + 1
 
     def make_window(self, device: torch.device | None = None) -> Float[Tensor, n_fft]:
         """The window itself, float32."""
@@ -106,3 +108,40 @@ def istft(
         center=True,
         length=num_samples,
     )
+
+
+@runtime_checkable
+class SpectralTransform(Protocol):
+    """Leads from waveforms to spectrograms in real numbers, and back."""
+
+    def analyse(self, waveform: Float[Tensor, "batch time"]) -> Float[Tensor, "batch 2 frame bin"]:
+        """Give real and imaginary part of what ``stft`` gives."""
+
+    def synthesise(
+        self, spectrogram: Float[Tensor, "batch 2 frame bin"], num_samples: int
+    ) -> Float[Tensor, "batch time"]:
+        """Give what ``istft`` gives."""
+
+
+@dataclass(frozen=True)
+class FftTransform:
+    """``stft`` and ``istft`` as a ``SpectralTransform``."""
+
+    config: StftConfig
+
+    def analyse(self, waveform: Float[Tensor, "batch time"]) -> Float[Tensor, "batch 2 frame bin"]:
+        """Transform a waveform."""
+        spectrogram = stft(waveform, self.config)
+        # Copied apart: what follows is several times faster on neighbouring numbers.
+        return torch.stack([spectrogram.real, spectrogram.imag], dim=1)
+
+    def synthesise(
+        self, spectrogram: Float[Tensor, "batch 2 frame bin"], num_samples: int
+    ) -> Float[Tensor, "batch time"]:
+        """Transform back."""
+        # Row by row: the working memory of a transform is several times what it gives.
+        rows = [
+            istft(torch.complex(real, imaginary)[None], self.config, num_samples)
+            for real, imaginary in spectrogram
+        ]
+        return torch.cat(rows)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unbraid.dsp.stft import StftConfig
@@ -17,7 +17,8 @@ class SpectralModel(nn.Module, ABC):
     """Mixture spectrogram and queries in, one spectrogram per query out.
 
     Axes: ``batch``, ``frame`` and ``bin`` are those of ``dsp.stft``; ``source`` is the
-    number of queries, the same for the whole batch.
+    number of queries, the same for the whole batch. The axis of length 2 holds real and
+    imaginary part: no network sees a complex number, so every one can be exported.
 
     A model must
     - give finite output for finite input, silence included;
@@ -33,9 +34,9 @@ class SpectralModel(nn.Module, ABC):
     @abstractmethod
     def forward(
         self,
-        mixture: Complex[Tensor, "batch frame bin"],
+        mixture: Float[Tensor, "batch 2 frame bin"],
         queries: Float[Tensor, "batch source dim"],
-    ) -> Complex[Tensor, "batch source frame bin"]:
+    ) -> Float[Tensor, "batch source 2 frame bin"]:
         """Estimate the spectrogram of every queried source."""
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unbraid.config import parse
 from unbraid.dsp.levels import scale_of
-from unbraid.dsp.stft import StftConfig, istft, stft
+from unbraid.dsp.stft import FftTransform, SpectralTransform, StftConfig
 from unbraid.errors import ConfigError
 from unbraid.models.base import SpectralModel
 from unbraid.models.registry import find_architecture
@@ -130,12 +130,22 @@ class WaveformModel(nn.Module):
             mixture: Any level; silence gives silence up to rounding.
             prompt_indices: Rows of the prompt bank, from ``prompts.indices``.
         """
-        batch, length = mixture.shape
-        scale = scale_of(mixture)
-        spectrogram = stft(mixture / scale, self.config.stft)
-        estimates = self.network(spectrogram, self.prompts(prompt_indices))
-        sources = istft(estimates.flatten(0, 1), self.config.stft, length)
-        return sources.unflatten(0, (batch, -1)) * scale.unsqueeze(1)
+        transform = FftTransform(self.config.stft)
+        return separate(mixture, self.prompts(prompt_indices), self.network, transform)
+
+
+def separate(
+    mixture: Float[Tensor, "batch time"],
+    queries: Float[Tensor, "batch source dim"],
+    network: SpectralModel,
+    transform: SpectralTransform,
+) -> Float[Tensor, "batch source time"]:
+    """Lead waveforms through a network: level, STFT, network, inverse STFT, level."""
+    batch, length = mixture.shape
+    scale = scale_of(mixture)
+    estimates = network(transform.analyse(mixture / scale), queries)
+    sources = transform.synthesise(estimates.flatten(0, 1), length)
+    return sources.unflatten(0, (batch, -1)) * scale.unsqueeze(1)
 
 
 def build_model(config: ModelConfig) -> WaveformModel:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unbraid.dsp.bands import bs_roformer_bands, mel_bands
@@ -92,31 +92,30 @@ class BandSplitCodec(SpectralCodec):
                 decoder.start_as_gate()
 
     def encode(
-        self, spectrogram: Complex[Tensor, "batch frame bin"]
+        self, spectrogram: Float[Tensor, "batch 2 frame bin"]
     ) -> Float[Tensor, "batch frame band dim"]:
         """Give each band its features."""
-        compressed = _compress(spectrogram, self.compression)
-        parts = torch.view_as_real(compressed)
-        if self.magnitude_input:
-            parts = torch.cat([parts, compressed.abs().unsqueeze(-1)], dim=-1)
-        bands = parts.split(self.band_widths, dim=2)
-        # Inside a band the channels run bin by bin, real and imaginary part side by side.
+        parts = _parts(spectrogram, self.compression, self.magnitude_input)
+        bands = parts.split(self.band_widths, dim=3)
+        # Inside a band the channels run bin by bin, the parts of a bin side by side.
         return torch.stack(
-            [encoder(band.flatten(2)) for encoder, band in zip(self.encoders, bands, strict=True)],
+            [
+                encoder(band.permute(0, 2, 3, 1).flatten(2))
+                for encoder, band in zip(self.encoders, bands, strict=True)
+            ],
             dim=2,
         )
 
     def decode(
         self, features: Float[Tensor, "batch frame band dim"]
-    ) -> Complex[Tensor, "batch source frame bin"]:
+    ) -> Float[Tensor, "batch source 2 frame bin"]:
         """Give each source a complex mask over all bins, unbounded, in float32."""
         bands = [
             # channels: part (real, imaginary), source, bin
             decoder(band).float().unflatten(-1, (2, self.num_sources, -1))
             for decoder, band in zip(self.decoders, features.unbind(2), strict=True)
         ]
-        real, imaginary = torch.cat(bands, dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
-        return torch.complex(real, imaginary)
+        return torch.cat(bands, dim=-1).permute(0, 3, 2, 1, 4)
 
 
 class _BandEncoder(nn.Module):
@@ -159,11 +158,14 @@ class _BandDecoder(nn.Module):
         return torch.nn.functional.glu(self.last(hidden), dim=-1)
 
 
-def _compress(
-    spectrogram: Complex[Tensor, "batch frame bin"], exponent: float
-) -> Complex[Tensor, "batch frame bin"]:
-    """Raise the magnitude to ``exponent`` and keep the phase."""
-    if exponent == 1.0:
+def _parts(
+    spectrogram: Float[Tensor, "batch 2 frame bin"], exponent: float, with_magnitude: bool
+) -> Float[Tensor, "batch part frame bin"]:
+    """Real part, imaginary part and magnitude; magnitudes raised to ``exponent``."""
+    if exponent == 1.0 and not with_magnitude:
         return spectrogram
-    magnitude = spectrogram.abs().clamp_min(1e-6)
-    return spectrogram * magnitude.pow(exponent - 1.0)
+    power = spectrogram.square().sum(dim=1, keepdim=True)
+    # The root's slope at zero is infinite; silence has to have gradients too.
+    magnitude = power.clamp_min(torch.finfo(power.dtype).tiny).sqrt()
+    parts = torch.cat([spectrogram, magnitude], dim=1) if with_magnitude else spectrogram
+    return parts * magnitude.clamp_min(1e-6).pow(exponent - 1.0)

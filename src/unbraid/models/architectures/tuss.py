@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unbraid.dsp.masks import apply_masks
@@ -75,15 +75,17 @@ class Tuss(SpectralModel):
         self.codec = BandSplitCodec(config.codec, dim, widths)
         self.cross_prompt = LocoformerStack(config.cross_prompt)
         self.extraction = LocoformerStack(config.extraction)
-        self.start_of_sequence = (
-            nn.Parameter(torch.randn(dim)) if config.start_of_sequence else None
-        )
+        self.start_of_sequence: nn.Parameter | None = None
+        if config.start_of_sequence:
+            start = torch.empty(dim)
+            # On the meta device only the shape is wanted; see ``nn.rotary``.
+            self.start_of_sequence = nn.Parameter(start if start.is_meta else start.normal_())
 
     def forward(
         self,
-        mixture: Complex[Tensor, "batch frame bin"],
+        mixture: Float[Tensor, "batch 2 frame bin"],
         queries: Float[Tensor, "batch source dim"],
-    ) -> Complex[Tensor, "batch source frame bin"]:
+    ) -> Float[Tensor, "batch source 2 frame bin"]:
         """Estimate one source per query; masks are complex and unbounded."""
         batch, sources, _ = queries.shape
         features = self.codec.encode(mixture)
