@@ -54,7 +54,9 @@ class PromptBank(nn.Module):
         if len(set(names)) != len(names) or not all(names):
             raise PromptError(f"prompt names must be unique and not empty: {', '.join(names)}.")
         self.names = tuple(names)
-        self.weight = nn.Parameter(torch.randn(len(names), dim))
+        weight = torch.empty(len(names), dim)
+        # On the meta device only the shape is wanted; see ``nn.rotary``.
+        self.weight = nn.Parameter(weight if weight.is_meta else weight.normal_())
 
     def indices(self, names: Sequence[str]) -> Int[Tensor, source]:
         """Rows of the named prompts, in the order given; repeats and aliases are allowed.

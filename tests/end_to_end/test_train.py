@@ -163,3 +163,13 @@ def test_missing_recordings_are_named(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, tmp_path / "nowhere.csv")
     with pytest.raises(DataError, match="cannot be read"):
         run.train(recipe, [], tmp_path / "out", resume=False)
+
+
+def test_a_run_keeps_its_heap(
+    pool: Path, tmp_path: Path, every_loss: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses_before: list[int] = []
+    monkeypatch.setattr(run, "keep_heap", lambda: losses_before.append(len(every_loss)))
+    run.train(write_recipe(tmp_path, pool), ["max_steps=1"], tmp_path / "out", resume=False)
+    assert losses_before == [0]
+    assert len(every_loss) == 1

@@ -44,10 +44,11 @@ class SelfAttention(nn.Module):
             turns: Rotary cosines and sines for the positions; None for no positions.
         """
         projected = self.queries_keys_values(features)
-        heads = projected.unflatten(-1, (3, self.num_heads, -1))
-        queries, keys, values = heads.unbind(-3)
+        heads = projected.unflatten(-1, (3 * self.num_heads, -1))
+        queries_keys, values = heads.split([2 * self.num_heads, self.num_heads], dim=-2)
         if turns is not None:
-            queries, keys = rotate(queries, turns), rotate(keys, turns)
+            queries_keys = rotate(queries_keys, turns)
+        queries, keys = queries_keys.chunk(2, dim=-2)
         mixed = torch.nn.functional.scaled_dot_product_attention(
             # batch and row become one axis, so that the fused kernels accept them
             queries.flatten(0, 1).transpose(1, 2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -97,9 +98,11 @@ class LocoformerPath(nn.Module):
     ) -> Float[Tensor, "batch row position dim"]:
         """Mix along ``position``; rows do not see each other."""
         if self.norm_before is not None and self.feed_forward_before is not None:
-            features = features + self.scale * self.feed_forward_before(self.norm_before(features))
+            before = self.feed_forward_before(self.norm_before(features))
+            features = torch.add(features, before, alpha=self.scale)
         features = features + self.attention(self.attention_norm(features), turns)
-        return features + self.scale * self.feed_forward_after(self.norm_after(features))
+        after = self.feed_forward_after(self.norm_after(features))
+        return torch.add(features, after, alpha=self.scale)
 
 
 class LocoformerBlock(nn.Module):
@@ -120,7 +123,9 @@ class LocoformerBlock(nn.Module):
         """Run both paths in the configured order."""
         if self.order == "ft":
             features = self.freq_path(features, freq_turns)
-        features = self.frame_path(features.transpose(1, 2), frame_turns).transpose(1, 2)
+        # Moved in memory once, rather than by every layer of the path for itself.
+        by_band = features.transpose(1, 2).contiguous()
+        features = self.frame_path(by_band, frame_turns).transpose(1, 2).contiguous()
         if self.order == "tf":
             features = self.freq_path(features, freq_turns)
         return features

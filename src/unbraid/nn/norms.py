@@ -34,6 +34,8 @@ class RmsGroupNorm(nn.Module):
     def forward(self, features: Float[Tensor, "*axes dim"]) -> Float[Tensor, "*axes dim"]:
         """Normalise the last axis, in float32 whatever the input's precision."""
         groups = features.float().unflatten(-1, (self.num_groups, -1))
-        root_mean_square = groups.square().mean(dim=-1, keepdim=True).sqrt()
-        normalised = (groups / (root_mean_square + self.eps)).flatten(-2)
-        return (normalised * self.gain).to(features.dtype)
+        # By the norm and not by its parts: its gradient is defined at silence too, as zero.
+        norm = torch.linalg.vector_norm(groups, dim=-1, keepdim=True)
+        root_mean_square = norm * groups.shape[-1] ** -0.5
+        normalised = groups * (root_mean_square + self.eps).reciprocal()
+        return (normalised.flatten(-2) * self.gain).to(features.dtype)

@@ -19,6 +19,7 @@ from unbraid.data.fixed import fixed_plans
 from unbraid.data.manifest import read_manifest
 from unbraid.errors import CheckpointError, ConfigError, MissingExtra
 from unbraid.folders import user_cache_dir
+from unbraid.heap import keep_heap
 from unbraid.mixing.recipe import Planner
 from unbraid.models.waveform import build_model
 from unbraid.training.config import TrainConfig
@@ -62,6 +63,9 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
     A run that was stopped goes on from its last checkpoint, with the same mixtures and
     the same losses as if it had not been stopped.
 
+    Changes settings of the whole process: the seed and the threads of PyTorch, and how the C
+    library keeps memory (``heap.keep_heap``).
+
     Args:
         config_path: The run's YAML file.
         overrides: ``key=value`` settings on top of it.
@@ -82,6 +86,7 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
         raise ConfigError(f"{run_dir}: holds a run already; choose another --out, or --resume it.")
     run_dir.mkdir(parents=True, exist_ok=True)
     _write_config(config, run_dir / "config.yaml")
+    keep_heap()
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
 
@@ -89,7 +94,7 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
     model = build_model(config.model)
     data, scenes = _open_data(config, config_path.parent)
     module = SeparationModule(model, config, scenes)
-    trainer = _make_trainer(config, run_dir)
+    trainer = make_trainer(config, run_dir)
     log.info("%d parameters", model.num_parameters)
     with warnings.catch_warnings():
         # Mixtures are made between steps by choice; Lightning advises more workers.
@@ -133,13 +138,23 @@ def _open_data(config: TrainConfig, base: Path) -> tuple[MixtureData, tuple[str,
     return module, tuple(plans)
 
 
-def _make_trainer(config: TrainConfig, run_dir: Path) -> pl.Trainer:
+def make_trainer(
+    config: TrainConfig, run_dir: Path, observers: Sequence[Callback] = ()
+) -> pl.Trainer:
+    """The loop of a run: precision, clipping, averaging, logs and checkpoints.
+
+    Args:
+        config: The run.
+        run_dir: Its folder.
+        observers: Called after all else that belongs to a step, the checkpoint excepted.
+    """
     callbacks: list[Callback] = [
         SaveLast(last_checkpoint(run_dir), config.checkpoint_every_steps),
         TQDMProgressBar(refresh_rate=20),
     ]
     if config.optimiser.average_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.optimiser.average_decay))
+    callbacks.extend(observers)
     return pl.Trainer(
         default_root_dir=run_dir,
         accelerator=config.accelerator,
