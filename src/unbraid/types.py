@@ -89,6 +89,9 @@ class Progress:
 #: beyond eight channels as ``shared``.
 StereoMode: TypeAlias = Literal["channels", "mid-side", "shared", "wiener"]
 
+#: Numbers that networks compute with; waveforms are float32 always.
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+
 #: Called now and then from the working thread. Raise ``errors.Cancelled`` in it to stop.
 ProgressCallback: TypeAlias = Callable[[Progress], None]
 

@@ -1,0 +1,328 @@
+"""TF-Locoformer for inference on processors: the sums of ``nn.locoformer``, in another order.
+
+``nn.locoformer`` is the readable truth; this room is held to it by a parity test. What it
+does otherwise:
+
+- The features are changed in place, in blocks of rows small enough to pass through feed-forward
+  net, attention and feed-forward net while they lie in the processor's cache, and all
+  intermediate results go into buffers that are used again: a large buffer that is given back to
+  the operating system after every operation costs as much as the arithmetic.
+- The short convolutions need half the multiplications (``nn.short_convolution``).
+- The gains of the norms, the scale of the residuals and the scale of the attention are part of
+  the weights that follow or precede them.
+- Queries and keys are turned by one complex multiplication.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor, nn
+
+from unbraid.nn.attention import SelfAttention
+from unbraid.nn.conv_swiglu import ConvSwiGlu
+from unbraid.nn.locoformer import LocoformerBlock, LocoformerPath, LocoformerStack
+from unbraid.nn.norms import RmsGroupNorm
+from unbraid.nn.rotary import Rotary
+from unbraid.nn.short_convolution import (
+    NUM_POINTS,
+    SUPPORTED_TAPS,
+    gather_outputs,
+    input_transform,
+    kernel_at_points,
+    outputs_per_tile,
+    spread_outputs,
+)
+from unbraid.types import Precision
+
+# Positions that pass through the net together, for each thread. With 1,000 the widest buffer
+# of the published models is 6 MB.
+_BLOCK = 1024
+
+
+class FastLocoformerStack(nn.Module):
+    """Takes the place of a ``LocoformerStack`` that will not be trained, on a processor.
+
+    Holds weights of its own, made from the stack's: later changes of the stack do not reach it.
+
+    Args:
+        stack: The stack to imitate, in float32.
+        precision: ``bfloat16`` computes the feed-forward nets with numbers of 8 significant
+            bits, which processors with instructions for them do at twice the speed. Features,
+            norms and attention stay in float32: bfloat16 makes softmax slower, not faster.
+    """
+
+    def __init__(self, stack: LocoformerStack, precision: Precision = "float32") -> None:
+        super().__init__()
+        self._freq_rotary = stack.freq_rotary
+        self._frame_rotary = stack.frame_rotary
+        self._paths: list[tuple[bool, _Path]] = []
+        with torch.no_grad():
+            for block in stack.blocks:
+                assert isinstance(block, LocoformerBlock)
+                paths = [
+                    (True, _Path(block.freq_path, precision)),
+                    (False, _Path(block.frame_path, precision)),
+                ]
+                self._paths += paths if block.order == "ft" else paths[::-1]
+
+    @torch.no_grad()
+    def forward(
+        self, features: Float[Tensor, "batch frame band dim"]
+    ) -> Float[Tensor, "batch frame band dim"]:
+        """As ``LocoformerStack.forward``, without gradients."""
+        _, frames, bands, _ = features.shape
+        freq_turns = _complex_turns(self._freq_rotary, bands)
+        frame_turns = _complex_turns(self._frame_rotary, frames)
+        scratch = _Scratch()
+        refined = features.clone(memory_format=torch.contiguous_format)
+        for item in refined:
+            for is_freq, path in self._paths:
+                if is_freq:
+                    path.run(item, freq_turns, scratch)
+                else:
+                    path.run(item.transpose(0, 1), frame_turns, scratch)
+        return refined
+
+
+def _complex_turns(rotary: Rotary | None, length: int) -> Complex[Tensor, "position pair"] | None:
+    if rotary is None:
+        return None
+    cosine, sine = rotary(length)
+    return torch.complex(cosine, sine)
+
+
+class _Scratch:
+    """Buffers by name, as large as the largest that was asked for."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        size = torch.Size(shape).numel()
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < size:
+            buffer = self._buffers[name] = torch.empty(size)
+        return buffer[:size].view(shape)
+
+
+class _Path:
+    """``LocoformerPath`` on blocks of rows, in place."""
+
+    def __init__(self, path: LocoformerPath, precision: Precision) -> None:
+        self._before = (
+            _feed_forward(path.norm_before, path.feed_forward_before, path.scale, precision)
+            if path.norm_before is not None and path.feed_forward_before is not None
+            else None
+        )
+        self._attention = _Attention(path.attention_norm, path.attention)
+        self._after = _feed_forward(path.norm_after, path.feed_forward_after, path.scale, precision)
+
+    def run(
+        self,
+        features: Float[Tensor, "row position dim"],
+        turns: Complex[Tensor, "position pair"] | None,
+        scratch: _Scratch,
+    ) -> None:
+        num_rows = max(1, _BLOCK * torch.get_num_threads() // features.shape[1])
+        for view in features.split(num_rows):
+            rows = view
+            if not view.is_contiguous():  # the frame path: its rows lie across
+                rows = scratch("rows", *view.shape)
+                rows.copy_(view)
+            if self._before is not None:
+                self._before.add_to(rows, scratch)
+            self._attention.add_to(rows, turns, scratch)
+            self._after.add_to(rows, scratch)
+            if rows is not view:
+                view.copy_(rows)
+
+
+class _Norm:
+    """``RmsGroupNorm`` without its gain."""
+
+    def __init__(self, norm: RmsGroupNorm) -> None:
+        self._num_groups = norm.num_groups
+        self._eps = norm.eps
+        self._mean = (norm.num_groups / norm.gain.numel()) ** 0.5
+
+    def into(self, features: Float[Tensor, "*axes dim"], out: Float[Tensor, "*axes dim"]) -> None:
+        groups = features.unflatten(-1, (self._num_groups, -1))
+        norms = torch.linalg.vector_norm(groups, dim=-1, keepdim=True)
+        torch.div(
+            groups,
+            norms.mul_(self._mean).add_(self._eps),
+            out=out.unflatten(-1, (self._num_groups, -1)),
+        )
+
+
+class _Attention:
+    """``SelfAttention`` behind its norm, added to its input."""
+
+    def __init__(self, norm: RmsGroupNorm, attention: SelfAttention) -> None:
+        self._norm = _Norm(norm)
+        self._num_heads = attention.num_heads
+        self._project = (attention.queries_keys_values.weight * norm.gain).T.contiguous()
+        self._output = attention.output.weight.T.contiguous()
+
+    def add_to(
+        self,
+        rows: Float[Tensor, "row position dim"],
+        turns: Complex[Tensor, "position pair"] | None,
+        scratch: _Scratch,
+    ) -> None:
+        num_rows, length, dim = rows.shape
+        normed = scratch("normed", num_rows * length, dim)
+        self._norm.into(rows.flatten(0, 1), normed)
+        projected = torch.mm(
+            normed, self._project, out=scratch("wide", len(normed), self._project.shape[1])
+        )
+        heads = projected.view(num_rows, length, 3, self._num_heads, -1)
+        if turns is not None:
+            pairs = heads[:, :, :2].unflatten(-1, (-1, 2))
+            torch.view_as_complex(pairs).mul_(turns[:, None, None])
+        queries, keys, values = heads.transpose(1, 3).unbind(2)
+        mixed = torch.nn.functional.scaled_dot_product_attention(queries, keys, values)
+        rows.view(-1, dim).addmm_(mixed.transpose(1, 2).reshape(len(normed), -1), self._output)
+
+
+class _PointwiseFeedForward:
+    """``ConvSwiGlu`` of one tap behind its norm, added to its input."""
+
+    def __init__(self, norm: RmsGroupNorm, net: ConvSwiGlu, scale: float) -> None:
+        self._norm = _Norm(norm)
+        self._expand = (net.expand.weight[..., 0] * norm.gain).T.contiguous()
+        self._expand_bias = _bias(net.expand).detach().clone()
+        self._reduce = (scale * net.reduce.weight[..., 0]).contiguous()
+        self._reduce_bias = scale * _bias(net.reduce)
+
+    def add_to(self, rows: Float[Tensor, "row position dim"], scratch: _Scratch) -> None:
+        tokens = rows.flatten(0, 1)
+        for block in tokens.split(_BLOCK * torch.get_num_threads()):
+            normed = scratch("normed", *block.shape)
+            self._norm.into(block, normed)
+            hidden = torch.addmm(
+                self._expand_bias,
+                normed,
+                self._expand,
+                out=scratch("wide", len(block), self._expand.shape[1]),
+            )
+            gated = _gate(hidden, scratch("gated", len(block), len(self._reduce)))
+            block.addmm_(gated, self._reduce).add_(self._reduce_bias)
+
+
+class _TiledFeedForward:
+    """``ConvSwiGlu`` of several taps behind its norm, added to its input.
+
+    The hidden positions are computed in tiles. A tile of m of them takes the NUM_POINTS
+    positions of the padded input that begin where the tile does, and gives back to the same
+    positions of the padded output.
+    """
+
+    def __init__(self, norm: RmsGroupNorm, net: ConvSwiGlu, scale: float) -> None:
+        self._norm = _Norm(norm)
+        self._taps = net.kernel_size
+        self._tile = outputs_per_tile(net.kernel_size)
+        # weights: point, channel in, channel out
+        expand = net.expand.weight * norm.gain[:, None]
+        self._expand = kernel_at_points(expand).transpose(1, 2).contiguous()
+        self._expand_bias = _bias(net.expand).detach().clone()
+        self._reduce = kernel_at_points(scale * net.reduce.weight).contiguous()
+        self._reduce_bias = scale * _bias(net.reduce)
+        self._to_points = input_transform()
+        self._from_points = self._to_points.T.contiguous()
+
+    def add_to(self, rows: Float[Tensor, "row position dim"], scratch: _Scratch) -> None:
+        num_rows, length, dim = rows.shape
+        edge = self._taps - 1
+        num_tiles = -(-(length + edge) // self._tile)
+        # A tile's last inputs lie beyond it: the padded rows have one tile's rest more.
+        padded_length = (num_tiles - 1) * self._tile + NUM_POINTS
+        padded = scratch("padded", num_rows, padded_length, dim)
+        padded[:, :edge] = 0
+        padded[:, edge + length :] = 0
+        self._norm.into(rows, padded[:, edge : edge + length])
+        tiles = padded.unfold(1, NUM_POINTS, self._tile).permute(3, 0, 1, 2)
+        inputs = scratch("inputs", *tiles.shape)
+        inputs.copy_(tiles)
+        output = scratch("output", num_rows, padded_length, dim)
+        output.zero_()
+        at_points = torch.mm(
+            self._to_points,
+            inputs.view(NUM_POINTS, -1),
+            out=scratch("at_points", NUM_POINTS, inputs[0].numel()),
+        ).view(NUM_POINTS, -1, dim)
+        outputs = torch.mm(
+            self._from_points,
+            self._transform(at_points, scratch).view(NUM_POINTS, -1),
+            out=inputs.view(NUM_POINTS, -1),
+        ).view(tiles.shape)
+        for position in range(NUM_POINTS):
+            last = position + (num_tiles - 1) * self._tile
+            output[:, position : last + 1 : self._tile] += outputs[position]
+        rows.add_(output[:, edge : edge + length]).add_(self._reduce_bias)
+
+    def _transform(
+        self, at_points: Float[Tensor, "point tile dim"], scratch: _Scratch
+    ) -> Float[Tensor, "point tile dim"]:
+        """Expand, gate and reduce, in place, in blocks of tiles."""
+        block = max(1, _BLOCK * torch.get_num_threads() // self._tile)
+        for start in range(0, at_points.shape[1], block):
+            part = at_points[:, start : start + block]
+            num_tiles = part.shape[1]
+            wide = self._expand.shape[2]
+            products = scratch("wide", NUM_POINTS, num_tiles, wide)
+            torch.bmm(part, self._expand, out=products)
+            # At the point 1 every output takes part once.
+            products[1] += self._expand_bias
+            hidden = scratch("hidden", self._tile, num_tiles, wide)
+            gather_outputs(products, hidden)
+            gated = _gate(hidden, scratch("gated", self._tile, num_tiles, wide // 2))
+            spread = scratch("wide", NUM_POINTS, num_tiles, wide // 2)
+            spread_outputs(gated, spread)
+            part.copy_(torch.bmm(spread, self._reduce, out=scratch("narrow", *part.shape)))
+        return at_points
+
+
+class _DirectFeedForward:
+    """``ConvSwiGlu`` as it is, in any precision, behind its norm, added to its input."""
+
+    def __init__(
+        self, norm: RmsGroupNorm, net: ConvSwiGlu, scale: float, precision: torch.dtype
+    ) -> None:
+        self._norm = norm
+        self._net = copy.deepcopy(net).to(precision)
+        self._scale = scale
+        self._precision = precision
+
+    def add_to(self, rows: Float[Tensor, "row position dim"], scratch: _Scratch) -> None:
+        del scratch
+        normed = self._norm(rows).to(self._precision)
+        rows.add_(self._net(normed[None])[0], alpha=self._scale)
+
+
+def _feed_forward(
+    norm: RmsGroupNorm, net: ConvSwiGlu, scale: float, precision: Precision
+) -> _PointwiseFeedForward | _TiledFeedForward | _DirectFeedForward:
+    if precision == "bfloat16":
+        # Toom-Cook would amplify the errors of so short numbers.
+        return _DirectFeedForward(norm, net, scale, torch.bfloat16)
+    if net.stride == 1 and net.kernel_size == 1:
+        return _PointwiseFeedForward(norm, net, scale)
+    if net.stride == 1 and net.kernel_size in SUPPORTED_TAPS:
+        return _TiledFeedForward(norm, net, scale)
+    return _DirectFeedForward(norm, net, scale, torch.float32)
+
+
+def _bias(convolution: nn.Conv1d | nn.ConvTranspose1d) -> Float[Tensor, "channel"]:
+    assert convolution.bias is not None, "ConvSwiGlu has biases"
+    return convolution.bias
+
+
+def _gate(
+    hidden: Float[Tensor, "*axes double"], out: Float[Tensor, "*axes half"]
+) -> Float[Tensor, "*axes half"]:
+    value, gate = hidden.chunk(2, dim=-1)
+    return torch.mul(value, torch.nn.functional.silu(gate, inplace=True), out=out)
