@@ -13,7 +13,7 @@ from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.measures import si_sdr_db
 from unbraid.separation.separator import StreamSeparator, separate_waveform
 from unbraid.separation.settings import SeparationConfig
-from unbraid.separation.stereo import separate_channels
+from unbraid.separation.stereo import plan_channels, separate_channels
 from unbraid.types import StereoMode, Waveform
 
 MODES = get_args(StereoMode)
@@ -189,3 +189,52 @@ def test_an_unknown_mode_is_refused() -> None:
     object.__setattr__(config, "stereo", "surround")
     with pytest.raises(ConfigError, match="mid-side"):
         config.__post_init__()
+
+
+def by_the_book(samples: torch.Tensor, estimates: torch.Tensor, mode: StereoMode) -> torch.Tensor:
+    """``wiener`` and ``shared`` as their formulas stand, in complex128 and with all in memory."""
+    scale = samples.abs().max().double()
+    mixture = stft(samples, STFT).to(torch.complex128) / scale
+    spectra = torch.stack([stft(source, STFT) for source in estimates]).to(torch.complex128) / scale
+    everything = torch.cat([spectra, (mixture - spectra.sum(dim=0))[None]])
+    products = torch.einsum("cfb,scfb->sfb", mixture.conj(), everything)
+    if mode == "shared":
+        masks = products / mixture.abs().square().sum(dim=0)
+        filtered = masks[:-1, None] * mixture
+    else:
+        signals = torch.cat([mixture[None], everything])
+        outer = torch.einsum("scfb,sdfb->sbcd", signals, signals.conj())
+        kernel = torch.ones(outer.shape[1], outer.shape[1], dtype=outer.dtype).tril(2).triu(-2)
+        places = torch.einsum("ab,sbcd->sacd", kernel, outer)
+        channels = samples.shape[0]
+        power = places.diagonal(dim1=-2, dim2=-1).real.sum(dim=-1) / channels
+        places = places / power.clamp_min(1e-10)[..., None, None]
+        identity = torch.eye(channels, dtype=outer.dtype)
+        places = 0.3 * places[0] + 0.7 * places[1:] + 1e-3 * identity
+        powers = products.real.clamp_min(0.0).to(outer.dtype)
+        covariance = torch.einsum("sfb,sbcd->fbcd", powers, places) + 1e-10 * identity
+        whitened = torch.linalg.solve(covariance, mixture.permute(1, 2, 0))
+        filtered = torch.einsum("sfb,sbcd,fbd->scfb", powers[:-1], places[:-1], whitened)
+    return torch.stack(
+        [istft((source * scale).to(torch.complex64), STFT, samples.shape[1]) for source in filtered]
+    )
+
+
+@pytest.mark.parametrize("mode", ["shared", "wiener"])
+# The lengths give one frame, some, exactly as many as are worked on at once, and more.
+@pytest.mark.parametrize("length", [200, 5000, 63 * 256, 40000])
+@pytest.mark.parametrize("num_channels", [2, 3])
+def test_channels_are_combined_by_the_book(
+    mode: StereoMode, length: int, num_channels: int
+) -> None:
+    images = noise(3, num_channels, length, seed=3)
+    mixture = images.sum(dim=0) + 0.1 * noise(num_channels, length, seed=4)
+    estimates = images + 0.3 * noise(3, num_channels, length, seed=5)
+    kept = mixture.clone(), estimates.clone()
+    plan = plan_channels(mixture, mode, ((0,), (1,), (2,)), STFT)
+    combined = plan.combine(list(estimates.unbind(1)))
+    expected = by_the_book(mixture, estimates, mode)
+    error = (combined - expected).double().square().sum() / expected.double().square().sum()
+    assert 10 * torch.log10(error) < -100
+    assert torch.equal(mixture, kept[0])
+    assert torch.equal(estimates, kept[1])

@@ -495,9 +495,12 @@ class FileJob:
             blocks, source.sample_rate, self._prompts, cancel=cancel
         ):
             nulled.mixture.add(block.mixture)
-            nulled.residual.add(block.residual)
-            outputs = [*block.sources, block.residual][: len(self._names)]
-            stems.write(torch.stack(outputs))
+            residual = block.residual
+            nulled.residual.add(residual)
+            outputs = block.sources
+            if self._options.has_residual:
+                outputs = torch.cat([outputs, residual[None]])
+            stems.write(outputs)
             if block.presence.numel():
                 timeline.add(block.presence)
             if progress is not None:

@@ -86,6 +86,13 @@ def separate(
         float | None,
         typer.Option(help="Overlap of neighbouring chunks in seconds.", show_default=_OF_THE_MODEL),
     ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="What the network computes with: float32, bfloat16 (faster, a little less "
+            "exact), or auto (bfloat16 on GPUs made for it).",
+        ),
+    ] = "auto",
     stereo: Annotated[
         str | None,
         typer.Option(
@@ -179,7 +186,7 @@ def separate(
     from unbraid.cli.json_lines import JsonLines
     from unbraid.errors import ConfigError
     from unbraid.separation.settings import SeparationConfig
-    from unbraid.types import StereoMode
+    from unbraid.types import Precision, StereoMode
 
     audio_format = _format_choice(
         {"wav": wav, "flac": flac, "ogg": ogg, "opus": opus, "mp3": mp3, "m4a": m4a},
@@ -187,6 +194,7 @@ def separate(
         bitrate,
     )
     _check_choice("--stereo", stereo, get_args(StereoMode))
+    _check_choice("--precision", precision, ("auto", *get_args(Precision)))
     _check_choice("--consistency", consistency, ("off", _RESIDUAL, "project"))
     if residual:
         if consistency not in (None, _RESIDUAL):
@@ -199,6 +207,7 @@ def separate(
         "segment_s": segment,
         "overlap_s": overlap,
         "stereo": stereo,
+        "precision": precision,
         # The residual is a stem of its own; the others are not touched for its sake.
         "consistency": None if has_residual else consistency,
     }

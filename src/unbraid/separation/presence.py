@@ -13,6 +13,7 @@ How far the scores can be trusted depends on the model; ``bench/presence.py`` me
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
@@ -225,21 +226,20 @@ def features_of(
     signals = torch.cat([mixture[None], residual[None], sources]) / peak
     hop = max(1, round(_HOP_S * sample_rate))
     spectra = stft(signals.flatten(0, 1), StftConfig(2 * hop, hop, "hann"))
-    power = torch.view_as_real(spectra).square().sum(dim=-1)
+    squares = torch.view_as_real(spectra).square()
+    power = squares[..., 0] + squares[..., 1]  # many times as fast as a sum over the last axis
     power = power.unflatten(0, signals.shape[:2]).sum(dim=1)
     whole, rest, stems = power[0], power[1], power[2:]
     tiny = 1e-9 * whole.mean()  # keeps what is empty finite, at any level
-    energy = stems.sum(dim=(1, 2)) + tiny
 
     share = stems / (stems.sum(dim=0) + rest + tiny)
-    frequencies = torch.arange(stems.shape[-1]) * (sample_rate / (2 * hop))
-    band = torch.bucketize(frequencies, torch.tensor(_BAND_EDGES_HZ), right=True)
-    in_band = torch.nn.functional.one_hot(band, len(_BAND_EDGES_HZ) + 1).to(power)
-    band_power = power.sum(dim=1) @ in_band
+    in_band, num_lowest = _bands(sample_rate, hop)
+    bin_power, frame_power = power.sum(dim=1), power.sum(dim=2)
+    energy = frame_power[2:].sum(dim=1) + tiny
+    band_power = bin_power @ in_band
     timbre = band_power[2:] / energy[:, None]
-    spectrum = stems.mean(dim=1)[:, band > 0] + tiny
-    bins = stems[..., band > 0] + tiny
-    frame_power = power.sum(dim=2)
+    spectrum = bin_power[2:, num_lowest:] / len(whole) + tiny
+    bins = stems[..., num_lowest:] + tiny
     return torch.cat(
         [
             _relative_db(energy, whole.sum())[:, None],
@@ -252,6 +252,15 @@ def features_of(
         ],
         dim=1,
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _bands(sample_rate: int, hop: int) -> tuple[Float[Tensor, "bin band"], int]:
+    """Which bin lies in which band of the timbre, and how many lie in the lowest one."""
+    frequencies = torch.arange(hop + 1) * (sample_rate / (2 * hop))
+    band = torch.bucketize(frequencies, torch.tensor(_BAND_EDGES_HZ), right=True)
+    in_band = torch.nn.functional.one_hot(band, len(_BAND_EDGES_HZ) + 1).float()
+    return in_band, int(in_band[:, 0].sum())
 
 
 def _relative_db(part: Float[Tensor, "*axes"], whole: Float[Tensor, "..."]) -> Tensor:

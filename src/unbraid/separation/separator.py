@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from jaxtyping import Float, Int
@@ -14,9 +15,10 @@ from unbraid.dsp.resample import Resampler
 from unbraid.errors import AudioError, Cancelled, ConfigError
 from unbraid.models.waveform import WaveformModel
 from unbraid.separation.chunking import Chunk, cut, make_plan
+from unbraid.separation.computing import RowSeparator
 from unbraid.separation.finishing import Finisher
 from unbraid.separation.settings import SeparationConfig
-from unbraid.separation.stereo import separate_channels
+from unbraid.separation.stereo import plan_channels
 from unbraid.separation.stitching import Stitcher
 from unbraid.types import SeparatedBlock, Waveform, equal_prompt_groups
 
@@ -30,7 +32,8 @@ class StreamSeparator:
     threads may use one separator at the same time.
 
     Args:
-        model: The model; it is put into evaluation mode and moved to ``device``.
+        model: The model; it is put into evaluation mode and moved to ``device``. Weights that
+            change later are not heard; prompts that change are.
         config: How to separate.
         device: Where to compute.
 
@@ -53,6 +56,7 @@ class StreamSeparator:
         self.config = replace(config, segment_s=segment_s, overlap_s=overlap_s, stereo=self._stereo)
         self.device = torch.device(device)
         self.model = model.eval().to(self.device)
+        self._rows = RowSeparator(self.model, self.device, config.precision)
         self._plan = make_plan(segment_s, overlap_s, model.sample_rate, config.join)
 
     def stream(
@@ -104,8 +108,8 @@ class StreamSeparator:
             sample_rate=self.model.sample_rate,
             channels_agree=self._stereo != "channels",
         )
-        for chunk in cut(_resampled(mixture, to_model), self._plan):
-            estimates = self._separate_chunk(chunk, indices, is_cancelled)
+        chunks = cut(_resampled(mixture, to_model), self._plan)
+        for chunk, estimates in self._separated(chunks, indices, is_cancelled):
             finished = stitcher.add(estimates, chunk)
             # Resampling works on channels: sources and channels become one axis.
             rows = to_input.push(finished.flatten(0, 1))
@@ -120,29 +124,43 @@ class StreamSeparator:
                 yield block
         assert mixture.num_waiting == 0, "fewer samples came out than went in"
 
-    def _separate_chunk(
-        self, chunk: Chunk, indices: Int[Tensor, "source"], is_cancelled: Callable[[], bool]
-    ) -> Float[Tensor, "source channel time"]:
-        length = chunk.samples.shape[1]
-        samples = chunk.samples
-        if self._plan.join == "mean":
-            samples = torch.nn.functional.pad(samples, (0, self._plan.segment - length))
-
-        def raise_if_cancelled() -> None:
-            if is_cancelled():
-                raise Cancelled("the separation was cancelled.")
-
-        def separate_one(channel: Float[Tensor, "time"]) -> Float[Tensor, "source time"]:
-            raise_if_cancelled()
-            with torch.inference_mode():
-                return self.model(channel[None].to(self.device), indices[None])[0].cpu()
-
-        raise_if_cancelled()
+    def _separated(
+        self,
+        chunks: Iterable[Chunk],
+        indices: Int[Tensor, "source"],
+        is_cancelled: Callable[[], bool],
+    ) -> Iterator[tuple[Chunk, Float[Tensor, "source channel time"]]]:
         groups = equal_prompt_groups(indices.tolist())
-        estimates = separate_channels(
-            samples, separate_one, self._stereo, groups, self.model.config.stft
-        )
-        return estimates[..., :length]
+        for together in _grouped(chunks, self._rows.rows_at_once):
+            plans = [
+                plan_channels(
+                    self._padded(chunk.samples), self._stereo, groups, self.model.config.stft
+                )
+                for chunk in together
+            ]
+            if is_cancelled():  # also where all is silent and no row is left
+                raise Cancelled("the separation was cancelled.")
+            rows = [row for plan in plans for row in plan.rows]
+            estimates = iter(self._rows.separate(rows, indices, is_cancelled))
+            for chunk, plan in zip(together, plans, strict=True):
+                combined = plan.combine(list(islice(estimates, len(plan.rows))))
+                yield chunk, combined[..., : chunk.samples.shape[1]]
+
+    def _padded(self, samples: Float[Tensor, "channel _"]) -> Float[Tensor, "channel time"]:
+        missing = self._plan.segment - samples.shape[1] if self._plan.join == "mean" else 0
+        return torch.nn.functional.pad(samples, (0, missing))
+
+
+def _grouped(chunks: Iterable[Chunk], num_rows: int) -> Iterator[list[Chunk]]:
+    """Chunks with as many channels in all, or all that are left."""
+    group: list[Chunk] = []
+    for chunk in chunks:
+        group.append(chunk)
+        if sum(len(member.samples) for member in group) >= num_rows:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 class _Mixture:

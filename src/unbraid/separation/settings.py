@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from unbraid.errors import ConfigError
-from unbraid.types import StereoMode
+from unbraid.types import Precision, StereoMode
 
 _CHOICES = {
     "join": ("crossfade", "mean"),
     "consistency": ("off", "project"),
     "stereo": (None, *get_args(StereoMode)),
+    "precision": ("auto", *get_args(Precision)),
 }
 
 
@@ -30,6 +31,9 @@ class SeparationConfig:
             ``separation.consistency``. ``off`` leaves them as the model gave them.
         stereo: How several channels are put together, see ``types.StereoMode``; None for what
             suits the model.
+        precision: ``bfloat16`` lets the network compute with numbers of 8 significant bits,
+            which is faster and differs from ``float32`` by some -40 dB. ``auto`` is bfloat16
+            on GPUs made for it and float32 everywhere else.
 
     Raises:
         ConfigError: For a length that is not a number, or a choice that does not exist.
@@ -41,6 +45,7 @@ class SeparationConfig:
     gate: bool = False
     consistency: Literal["off", "project"] = "off"
     stereo: StereoMode | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
         for name in ("segment_s", "overlap_s"):

@@ -7,7 +7,8 @@ modes put what the model said of all channels together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Complex, Float
@@ -30,6 +31,75 @@ _DIFFUSE = 1e-3
 _POOLED_BINS = 2
 #: Power of a bin relative to the loudest sample; what is below stays silent.
 _POWER_FLOOR = 1e-10
+#: Filters work on so many frames at once, which bounds the memory of what lies between.
+_FRAMES_AT_ONCE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelPlan:
+    """How the channels of a chunk are separated: what a model has to hear, and what follows.
+
+    Attributes:
+        rows: What to separate, one after the other; none where all is silent.
+        combine: Makes the estimates of the channels from those of the rows, in order.
+    """
+
+    rows: Sequence[Float[Tensor, "time"]]
+    combine: Callable[
+        [Sequence[Float[Tensor, "source time"]]], Float[Tensor, "source channel time"]
+    ]
+
+
+def plan_channels(
+    samples: Float[Tensor, "channel time"],
+    mode: StereoMode,
+    groups: Sequence[Sequence[int]],
+    stft_config: StftConfig,
+) -> ChannelPlan:
+    """Plan the separation of all channels of a chunk.
+
+    Silent channels, and channels that repeat another one (also with opposite polarity), need
+    no call of the model: the former stay silent, the latter get the same estimates.
+
+    Args:
+        samples: The chunk, at any level.
+        mode: How to put the channels together. Mono needs none of it.
+        groups: Positions of the sources with equal prompts, all sources named. The model is
+            free in the order of its outputs inside each of them.
+        stft_config: Of the masks; the model's own suits best.
+
+    Returns:
+        The plan. Its estimates have in ``channels`` in each channel the order the model gave;
+        in all other modes the channels agree on one.
+    """
+    if mode == "mid-side" and samples.shape[0] == 2:
+        left, right = samples
+        halves = torch.stack([(left + right) / 2, (left - right) / 2])
+        of_halves = plan_channels(halves, "channels", groups, stft_config)
+
+        def decode(
+            estimates: Sequence[Float[Tensor, "source time"]],
+        ) -> Float[Tensor, "source channel time"]:
+            combined = of_halves.combine(estimates)
+            mid, side = _aligned(combined, groups, stft_config).unbind(dim=1)
+            return torch.stack([mid + side, mid - side], dim=1)
+
+        return ChannelPlan(of_halves.rows, decode)
+
+    rows, twins, polarities = _distinct(samples)
+
+    def combine(
+        estimates: Sequence[Float[Tensor, "source time"]],
+    ) -> Float[Tensor, "source channel time"]:
+        if not rows:
+            return samples.new_zeros(sum(len(group) for group in groups), *samples.shape)
+        combined = torch.stack(list(estimates), dim=1)
+        if len(rows) > 1 and mode in ("shared", "wiener"):
+            combined = _aligned(combined, groups, stft_config)
+            combined = _combined(samples[rows], combined, mode, stft_config)
+        return combined[:, twins] * combined.new_tensor(polarities)[:, None]
+
+    return ChannelPlan([samples[row] for row in rows], combine)
 
 
 def separate_channels(
@@ -39,38 +109,17 @@ def separate_channels(
     groups: Sequence[Sequence[int]],
     stft_config: StftConfig,
 ) -> Float[Tensor, "source channel time"]:
-    """Separate all channels of a chunk.
-
-    Silent channels, and channels that repeat another one (also with opposite polarity), need
-    no call of the model: the former stay silent, the latter get the same estimates.
+    """Carry out ``plan_channels`` with a function that separates one channel.
 
     Args:
         samples: The chunk, at any level.
-        separate_one: Separates one channel, linear in its level; the order of its outputs is
-            free inside each group.
-        mode: How to put the channels together. Mono needs none of it.
-        groups: Positions of the sources with equal prompts, all sources named.
-        stft_config: Of the masks; the model's own suits best.
-
-    Returns:
-        The estimates. In ``channels`` each channel keeps the order the model gave; in all
-        other modes the channels agree on one.
+        separate_one: Linear in the level of what it separates.
+        mode: As in ``plan_channels``, as are the other arguments and what comes out.
+        groups: As in ``plan_channels``.
+        stft_config: As in ``plan_channels``.
     """
-    if mode == "mid-side" and samples.shape[0] == 2:
-        left, right = samples
-        halves = torch.stack([(left + right) / 2, (left - right) / 2])
-        decoded = separate_channels(halves, separate_one, "channels", groups, stft_config)
-        mid, side = _aligned(decoded, groups, stft_config).unbind(dim=1)
-        return torch.stack([mid + side, mid - side], dim=1)
-
-    rows, twins, polarities = _distinct(samples)
-    if not rows:
-        return samples.new_zeros(sum(len(group) for group in groups), *samples.shape)
-    estimates = torch.stack([separate_one(samples[row]) for row in rows], dim=1)
-    if len(rows) > 1 and mode in ("shared", "wiener"):
-        estimates = _aligned(estimates, groups, stft_config)
-        estimates = _combined(samples[rows], estimates, mode, stft_config)
-    return estimates[:, twins] * estimates.new_tensor(polarities)[:, None]
+    plan = plan_channels(samples, mode, groups, stft_config)
+    return plan.combine([separate_one(row) for row in plan.rows])
 
 
 def _distinct(
@@ -107,37 +156,47 @@ def _combined(
     mode: StereoMode,
     config: StftConfig,
 ) -> Float[Tensor, "source channel time"]:
-    sources, channels, length = estimates.shape
+    channels, length = samples.shape
     scale = _peak(samples)
     mixture = stft(samples / scale, config)
-    spectra = stft((estimates / scale).flatten(0, 1), config).unflatten(0, (sources, channels))
+    spectra = mixture.new_empty(len(estimates), *mixture.shape)
+    combined = torch.empty_like(estimates)
+    # Transforms work on a copy of all frames: of one source at a time it is small.
+    for spectrum, estimate in zip(spectra, estimates, strict=True):
+        spectrum.copy_(stft(estimate / scale, config))
     is_shared = mode == "shared" or channels > _MOST_WIENER_CHANNELS
     combine = _by_shared_masks if is_shared else _by_wiener_filters
-    combined = istft(combine(mixture, spectra).flatten(0, 1), config, length)
-    return combined.unflatten(0, (sources, channels)) * scale
+    combine(mixture, spectra)
+    for source, spectrum in zip(combined, spectra, strict=True):
+        torch.mul(istft(spectrum, config, length), scale, out=source)
+    return combined
 
 
 def _by_shared_masks(
     mixture: Complex[Tensor, "channel frame bin"],
     estimates: Complex[Tensor, "source channel frame bin"],
-) -> Complex[Tensor, "source channel frame bin"]:
-    """Apply to all channels the mask that fits the estimates of all of them best."""
+) -> None:
+    """Apply to all channels the mask that fits the estimates of all of them best.
+
+    Overwrites the estimates with what comes out.
+    """
     # In one bin let X hold the mixture's channels and S those of an estimate. The mask M that
     # minimises |S - M X|^2 has S - M X at right angles to X: M = X^H S / X^H X. So M X is the
     # projection of S on X, never louder than S; masks of estimates that sum to X sum to 1.
-    power = mixture.abs().square().sum(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
-    masks = (mixture.conj() * estimates).sum(dim=1) / power
-    return masks.unsqueeze(1) * mixture
+    for heard, outputs in _in_blocks(mixture, estimates):
+        power = heard.abs().square().sum(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
+        masks = (heard.conj() * outputs).sum(dim=1) / power
+        torch.mul(masks.unsqueeze(1), heard, out=outputs)
 
 
 def _by_wiener_filters(
     mixture: Complex[Tensor, "channel frame bin"],
     estimates: Complex[Tensor, "source channel frame bin"],
-) -> Complex[Tensor, "source channel frame bin"]:
+) -> None:
     """Filter the mixture by what the estimates tell of the power and the place of each source.
 
     What no estimate explains takes part as a source of its own, so the estimates are not
-    forced to sum to the mixture.
+    forced to sum to the mixture. Overwrites the estimates with what comes out.
 
     Source: N. Duong et al., "Under-determined reverberant audio source separation using a
         full-rank spatial covariance model", TASLP 2010; A. Nugraha et al., "Multichannel audio
@@ -150,40 +209,75 @@ def _by_wiener_filters(
     # the mean of a source given X is v_s R_s C^-1 X.
     # With v_s = Re X^H S_s and all R alike this is the best real mask that all channels share;
     # v_s = |S_s|^2, as is usual, would also square the masks, and doubts become decisions.
-    channels = mixture.shape[0]
-    everything = torch.cat([estimates, (mixture - estimates.sum(dim=0)).unsqueeze(0)])
-    powers = (mixture.conj() * everything).real.sum(dim=1).clamp_min(0.0)
-    common = _COMMON_PLACE * _place_of(mixture)
-    identity = torch.eye(channels, dtype=mixture.dtype).unsqueeze(-1)
-    places = [
-        common + (1.0 - _COMMON_PLACE) * _place_of(source) + _DIFFUSE * identity
-        for source in everything
-    ]
-    covariance = (_POWER_FLOOR * identity).unsqueeze(2).repeat(1, 1, *mixture.shape[1:])
-    for power, place in zip(powers, places, strict=True):
-        covariance += power * place.unsqueeze(2)
-    whitened = _solved(covariance, mixture)
-    return torch.stack(
-        [
-            torch.stack([power * (row.unsqueeze(1) * whitened).sum(dim=0) for row in place])
-            for power, place in zip(powers[:-1], places[:-1], strict=True)
-        ]
-    )
+    channels = len(mixture)
+    places = _places_of(mixture, estimates)
+    for heard, outputs in _in_blocks(mixture, estimates):
+        # Products with what is left of the mixture, without computing that itself.
+        powers = _real_products(outputs, heard)
+        rest = _real_products(heard, heard) - powers.sum(dim=0)
+        powers = torch.cat([powers, rest.unsqueeze(0)]).clamp_min_(0.0)
+        # Real and imaginary parts by themselves: powers are real.
+        real = torch.zeros(channels, channels, *heard.shape[1:])
+        real.diagonal().fill_(_POWER_FLOOR)
+        imaginary = torch.zeros_like(real)
+        for power, place in zip(powers, places, strict=True):
+            real.addcmul_(power, place.real.unsqueeze(2))
+            imaginary.addcmul_(power, place.imag.unsqueeze(2))
+        whitened = _solved(torch.complex(real, imaginary), heard)
+        for output, power, place in zip(outputs, powers, places, strict=False):
+            torch.mul(place[:, 0].unsqueeze(1), whitened[0], out=output)
+            for column in range(1, channels):
+                output.addcmul_(place[:, column].unsqueeze(1), whitened[column])
+            torch.view_as_real(output).mul_(torch.stack([power, power], dim=-1))
 
 
-def _place_of(
-    source: Complex[Tensor, "channel frame bin"],
-) -> Complex[Tensor, "channel other bin"]:
-    """Covariance of a source's channels, frequency by frequency, of the mean power 1.
+def _places_of(
+    mixture: Complex[Tensor, "channel frame bin"],
+    estimates: Complex[Tensor, "source channel frame bin"],
+) -> Complex[Tensor, "source_and_rest channel other bin"]:
+    """Where each source comes from, frequency by frequency; at last what no estimate explains.
 
-    A source that is silent around a frequency has zeros there.
+    Covariances of channels, of the mean power 1, drawn to that of the mixture.
     """
-    conjugate = source.conj().resolve_conj()
-    outer = torch.stack([(channel * conjugate).sum(dim=1) for channel in source])
+    channels, _, bins = mixture.shape
+    outer = mixture.new_zeros(len(estimates) + 2, channels, channels, bins)
+    for heard, outputs in _in_blocks(mixture, estimates):
+        rest = heard - outputs.sum(dim=0)
+        for sums, signal in zip(outer, (heard, *outputs, rest), strict=True):
+            for row in range(channels):
+                for column in range(row + 1):
+                    sums[row, column] += (signal[row] * signal[column].conj()).sum(dim=0)
+    for row in range(channels):  # the same on the other side of the diagonal
+        for column in range(row):
+            outer[:, column, row] = outer[:, row, column].conj()
     pooled = torch.nn.functional.pad(outer, (_POOLED_BINS, _POOLED_BINS))
     pooled = pooled.unfold(-1, 2 * _POOLED_BINS + 1, 1).sum(dim=-1)
-    power = torch.einsum("ccb->b", pooled).real / source.shape[0]
-    return pooled / power.clamp_min(_POWER_FLOOR)
+    power = torch.einsum("sccb->sb", pooled).real / channels
+    # A source that is silent around a frequency has zeros there.
+    places = pooled / power.clamp_min(_POWER_FLOOR)[:, None, None]
+    drawn = _COMMON_PLACE * places[0] + (1.0 - _COMMON_PLACE) * places[1:]
+    return drawn + _DIFFUSE * torch.eye(channels).unsqueeze(-1)
+
+
+def _real_products(
+    one: Complex[Tensor, "*source channel frame bin"],
+    other: Complex[Tensor, "channel frame bin"],
+) -> Float[Tensor, "*source frame bin"]:
+    """The real part of the scalar product over channels, bin by bin."""
+    products = (torch.view_as_real(one) * torch.view_as_real(other)).sum(dim=-4)
+    return products[..., 0] + products[..., 1]
+
+
+def _in_blocks(
+    mixture: Complex[Tensor, "channel frame bin"],
+    estimates: Complex[Tensor, "source channel frame bin"],
+) -> Iterator[tuple[Complex[Tensor, "..."], Complex[Tensor, "..."]]]:
+    """Views of some frames at a time; what is computed from them stays small."""
+    yield from zip(
+        mixture.split(_FRAMES_AT_ONCE, dim=-2),
+        estimates.split(_FRAMES_AT_ONCE, dim=-2),
+        strict=True,
+    )
 
 
 def _solved(
