@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unbraid.dsp.stft import StftConfig, istft, stft
+from unbraid.dsp.matrix_stft import MatrixTransform
+from unbraid.dsp.stft import FftTransform, StftConfig, istft, stft
 from unbraid.errors import ConfigError
 
 CONFIGS = [StftConfig(), StftConfig(3072, 1536), StftConfig(512, 128, "hann")]
@@ -18,6 +19,26 @@ def test_the_inverse_gives_every_sample_back(length: int, config: StftConfig) ->
     spectrogram = stft(signal, config)
     assert spectrogram.shape == (2, config.num_frames(length), config.num_bins)
     torch.testing.assert_close(istft(spectrogram, config, length), signal, atol=2e-6, rtol=0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    length=st.integers(1, 5000),
+    config=st.sampled_from([*CONFIGS, StftConfig(14, 7), StftConfig(90, 15, "hann")]),
+)
+def test_matrix_products_compute_the_same(length: int, config: StftConfig) -> None:
+    generator = torch.Generator().manual_seed(length)
+    signal = torch.randn(2, length, generator=generator)
+    by_fft, by_matrices = FftTransform(config), MatrixTransform(config)
+    spectrogram = by_fft.analyse(signal)
+    assert spectrogram.shape == (2, 2, config.num_frames(length), config.num_bins)
+    torch.testing.assert_close(by_matrices.analyse(signal), spectrogram, atol=1e-4, rtol=1e-5)
+    # Of any numbers, also where no signal has such a spectrogram.
+    numbers = torch.randn(spectrogram.shape, generator=generator)
+    expected = by_fft.synthesise(numbers, length)
+    torch.testing.assert_close(
+        by_matrices.synthesise(numbers, length), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_six_seconds_have_the_published_number_of_frames() -> None:

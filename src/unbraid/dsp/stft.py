@@ -98,16 +98,46 @@ def istft(
             f"{frames} frames hold at most {(frames - 1) * config.hop_length} samples, "
             f"not {num_samples}."
         )
-    if num_samples == 0:
-        return spectrogram.real.new_zeros(spectrogram.shape[0], 0)
-    return torch.istft(
-        spectrogram.transpose(1, 2),
-        config.n_fft,
-        config.hop_length,
-        window=config.make_window(spectrogram.device),
-        center=True,
-        length=num_samples,
+    window = config.make_window(spectrogram.device)
+    windowed = torch.fft.irfft(spectrogram, n=config.n_fft) * window
+    return overlap_add(windowed, window, config.hop_length, num_samples)
+
+
+def overlap_add(
+    frames: Float[Tensor, "batch frame sample"],
+    window: Float[Tensor, "sample"],
+    hop_length: int,
+    num_samples: int,
+) -> Float[Tensor, "batch time"]:
+    """Add windowed frames where they overlap, and divide by the sum of the squared windows.
+
+    Args:
+        frames: The first one is centred on the first sample.
+        window: What the frames were multiplied with, before the transform and after it.
+        hop_length: From frame to frame; divides the frames' length.
+        num_samples: Of the result.
+    """
+    start = len(window) // 2
+    end = start + num_samples
+    weights = window.square().expand(1, frames.shape[1], -1)
+    summed, weight = (
+        _added_up(overlapping, hop_length)[:, start:end] for overlapping in (frames, weights)
     )
+    return summed / weight
+
+
+def _added_up(
+    frames: Float[Tensor, "batch frame sample"], hop_length: int
+) -> Float[Tensor, "batch time"]:
+    # Hops of equal rank lie side by side: a few long sums instead of one short for each frame.
+    hops = frames.unflatten(-1, (-1, hop_length))
+    overlap = hops.shape[2]
+    total = torch.nn.functional.pad(hops[:, :, 0], (0, 0, 0, overlap - 1))
+    for shift in range(1, overlap):
+        total = total + torch.nn.functional.pad(
+            hops[:, :, shift], (0, 0, shift, overlap - 1 - shift)
+        )
+    return total.flatten(1)
 
 
 @runtime_checkable
