@@ -1,4 +1,4 @@
-"""The command line: ``unbraid separate``, ``models``, ``train``, ``demo``."""
+"""The command line: ``unbraid separate``, ``models``, ``export``, ``train``, ``demo``."""
 
 from unbraid.cli.app import app, main
 

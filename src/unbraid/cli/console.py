@@ -13,6 +13,9 @@ import typer
 from unbraid.errors import UnbraidError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
     from unbraid.types import Progress
 
 P = ParamSpec("P")
@@ -57,49 +60,65 @@ def one_line(text: object) -> str:
 
 
 class Bar:
-    """Progress bars on stderr, one per task; they step aside while something is printed."""
+    """Progress bars on stderr, one per task; they step aside while something is printed.
+
+    Nothing is drawn, and nothing imported for it, where stderr is no terminal.
+    """
 
     def __init__(self, is_shown: bool) -> None:
-        from rich import progress
-        from rich.console import Console
-
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(),
-            progress.TaskProgressColumn(),
-            progress.TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            # stdout may be a file; the bar must not draw what is printed into stderr.
-            redirect_stdout=False,
-            redirect_stderr=False,
-            disable=not (is_shown and sys.stderr.isatty()),
-        )
-        self._tasks: dict[str, progress.TaskID] = {}
+        self._bar = _bar() if is_shown and sys.stderr.isatty() else None
+        self._tasks: dict[str, TaskID] = {}
 
     def update(self, name: str, progress: Progress) -> None:
         """Show how far the task called ``name`` has come."""
+        if self._bar is None:
+            return
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(one_line(name), total=progress.total_s)
         self._bar.update(self._tasks[name], completed=progress.done_s, total=progress.total_s)
 
     def remove(self, name: str) -> None:
         """Take the bar of a task away, if there is one."""
-        if name in self._tasks:
+        if self._bar is not None and name in self._tasks:
             self._bar.remove_task(self._tasks.pop(name))
 
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Take all bars away while the caller prints."""
-        self._bar.stop()
+        self._stop()
         try:
             yield
         finally:
-            self._bar.start()
+            self._start()
 
     def __enter__(self) -> Bar:
-        self._bar.start()
+        self._start()
         return self
 
     def __exit__(self, *unused: object) -> None:
-        self._bar.stop()
+        self._stop()
+
+    def _start(self) -> None:
+        if self._bar is not None:
+            self._bar.start()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _bar() -> Bars:
+    from rich import progress
+    from rich.console import Console
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        # stdout may be a file; the bar must not draw what is printed into stderr.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
