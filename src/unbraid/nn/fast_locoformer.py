@@ -37,9 +37,12 @@ from unbraid.nn.short_convolution import (
 )
 from unbraid.types import Precision
 
-# Positions that pass through the net together, for each thread. With 1,000 the widest buffer
-# of the published models is 6 MB.
-_BLOCK = 1024
+# Positions that pass through a path together, for each thread: enough for operations to be worth
+# their start, few enough for their features to stay in the cache.
+_BLOCK = 2048
+# Hidden numbers of as many positions as pass through a feed-forward net together, for each
+# thread: with all points of a tile 6 MB.
+_HIDDEN_NUMBERS = 1024 * 768
 
 
 class FastLocoformerStack(nn.Module):
@@ -200,7 +203,7 @@ class _PointwiseFeedForward:
 
     def add_to(self, rows: Float[Tensor, "row position dim"], scratch: _Scratch) -> None:
         tokens = rows.flatten(0, 1)
-        for block in tokens.split(_BLOCK * torch.get_num_threads()):
+        for block in tokens.split(_positions_at_once(self._expand.shape[1])):
             normed = scratch("normed", *block.shape)
             self._norm.into(block, normed)
             hidden = torch.addmm(
@@ -268,7 +271,7 @@ class _TiledFeedForward:
         self, at_points: Float[Tensor, "point tile dim"], scratch: _Scratch
     ) -> Float[Tensor, "point tile dim"]:
         """Expand, gate and reduce, in place, in blocks of tiles."""
-        block = max(1, _BLOCK * torch.get_num_threads() // self._tile)
+        block = max(1, _positions_at_once(self._expand.shape[2]) // self._tile)
         for start in range(0, at_points.shape[1], block):
             part = at_points[:, start : start + block]
             num_tiles = part.shape[1]
@@ -314,6 +317,10 @@ def _feed_forward(
     if net.stride == 1 and net.kernel_size in SUPPORTED_TAPS:
         return _TiledFeedForward(norm, net, scale)
     return _DirectFeedForward(norm, net, scale, torch.float32)
+
+
+def _positions_at_once(width: int) -> int:
+    return min(_BLOCK, max(1, _HIDDEN_NUMBERS // width)) * torch.get_num_threads()
 
 
 def _bias(convolution: nn.Conv1d | nn.ConvTranspose1d) -> Float[Tensor, "channel"]:
