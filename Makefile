@@ -1,7 +1,7 @@
 # make demo    environment, install, and the main job: separate a scene with the default model
 # make test    environment with the development tools, and the tests
 # make check   format, lint, types, import contracts
-# make bench   speed, memory, quality, borders, identity, stereo and presence, printed as tables
+# make bench   everything that is measured: speed and memory, peers, quality, as tables
 # make slow    the tests that take minutes
 
 PYTHON ?= python3
@@ -27,8 +27,15 @@ check: $(VENV)/.developing
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Speed takes about twenty minutes, and wants the machine for itself.
 bench: $(VENV)/.developing
-	$(BIN)/python bench/speed.py
+	$(BIN)/python bench/compute.py
+	$(BIN)/python bench/peers.py
+	$(BIN)/python bench/growth.py
+	$(BIN)/python bench/speed.py --threads 2 --runs 1
+	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/training_speed.py
+	$(BIN)/python bench/precision.py
 	$(BIN)/python bench/quality.py
 	$(BIN)/python bench/borders.py
 	$(BIN)/python bench/identity.py
@@ -42,7 +49,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.developing: $(VENV)/.installed
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train]' --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,export]' --group dev
 	touch $@
 
 clean:

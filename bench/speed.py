@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -23,11 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from unbraid.apps.demo import SCENES, mix_scene
-from unbraid.audio import AtomicWriter, AudioFormat
-from unbraid.dsp.resample import resample
+from machine import describe_machine
+from scene import write_scene
 
 
 @dataclass(frozen=True)
@@ -43,17 +39,6 @@ class Measured:
     def real_time_factor(self) -> float:
         """Seconds of work per second of audio."""
         return self.wall_s / self.seconds
-
-
-def make_recording(path: Path, seconds: float, rate: int) -> None:
-    mixture, _ = mix_scene(SCENES[0])
-    left = resample(mixture.samples[:1], mixture.sample_rate, rate)
-    right = 0.7 * left.roll(rate // 2, dims=1)
-    stereo = torch.cat([left, right])
-    # In blocks: a process inherits the peak memory of the one that starts it.
-    with AtomicWriter(path, AudioFormat("wav", "PCM_16"), rate, num_channels=2) as writer:
-        while (missing := round(seconds * rate) - writer.num_samples) > 0:
-            writer.write(stereo[:, :missing])
 
 
 def run_once(recording: Path, model: str, threads: int, out: Path) -> tuple[float, float]:
@@ -107,14 +92,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--picture", type=Path, help="where to draw the table")
     arguments = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}")
+    print(f"{describe_machine()}\n")
     print("| audio | threads | wall, median of runs | per second of audio | peak memory |")
     print("|---|---|---|---|---|")
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         recording, out = Path(folder) / "recording.wav", Path(folder) / "out"
         for seconds in arguments.seconds:
-            make_recording(recording, seconds, arguments.rate)
+            write_scene(recording, seconds, arguments.rate, num_channels=2)
             for threads in arguments.threads:
                 runs = [
                     run_once(recording, arguments.model, threads, out)
