@@ -91,8 +91,8 @@ def measure(
     )
     measured: dict[str, list[Run]] = {"plain": [], "fast": []}
     with (
-        Worker(OURS, threads) as plain,
-        Worker(OURS, threads) as fast,
+        Worker(OURS, threads, is_bound=True) as plain,
+        Worker(OURS, threads, is_bound=True) as fast,
         tempfile.TemporaryDirectory() as folder,
     ):
         workers = {"plain": plain, "fast": fast}
@@ -130,7 +130,7 @@ def main() -> None:
     arguments = parser.parse_args()
     options = {"num_prompts": arguments.prompts, "precision": arguments.precision}
     cases = [case.rpartition(":") for case in arguments.cases]
-    with Worker(OURS, arguments.threads) as machine:
+    with Worker(OURS, arguments.threads, is_bound=True) as machine:
         print(machine.ask("describe_machine"))
         print(
             f"{arguments.prompts} prompts, one channel, {arguments.threads} threads, fast path in "

@@ -33,18 +33,28 @@ class Worker:
 
     Args:
         script: What it runs; it calls ``serve``.
-        threads: For OpenMP, each bound to a core unless ``OMP_PROC_BIND`` says otherwise.
+        threads: For OpenMP.
         python: The interpreter, and with it the environment.
+        is_bound: Bind each of OpenMP's threads to a core. Steadier for a model alone, but
+            threads that Python starts, as ours for rows, are then kept from the other cores.
 
     Attributes:
         peak_mib: The most memory that it had resident, as of its last answer.
     """
 
-    def __init__(self, script: Path, threads: int, python: str | Path = sys.executable) -> None:
+    def __init__(
+        self,
+        script: Path,
+        threads: int,
+        python: str | Path = sys.executable,
+        *,
+        is_bound: bool = False,
+    ) -> None:
+        bound = {"OMP_PROC_BIND": "true"} if is_bound else {}
         self.peak_mib = 0.0
         self._process = subprocess.Popen(
             [python, script],
-            env={"OMP_PROC_BIND": "true"} | os.environ | {"OMP_NUM_THREADS": str(threads)},
+            env=os.environ | bound | {"OMP_NUM_THREADS": str(threads)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

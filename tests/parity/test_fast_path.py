@@ -1,5 +1,6 @@
 """The fast inference path, held to the plain modules that it stands for."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from conftest import tiny_config
 from unbraid.models.inference import for_inference
 from unbraid.models.waveform import WaveformModel, build_model
+from unbraid.nn import products
 from unbraid.nn.fast_locoformer import FastLocoformerStack
 from unbraid.nn.locoformer import FeedForwardConfig, LocoformerConfig, LocoformerStack
 from unbraid.nn.short_convolution import (
@@ -66,7 +68,7 @@ def random_stack(config: LocoformerConfig, seed: int = 0) -> LocoformerStack:
     return stack.eval()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 30)),
     st.lists(st.tuples(st.integers(1, 8), st.integers(1, 2)), min_size=1, max_size=2),
@@ -121,6 +123,42 @@ def test_long_rows_and_many_rows_pass_in_blocks() -> None:
     features = torch.randn(1, 5000, 7, 8)
     with torch.no_grad():
         assert snr_db(FastLocoformerStack(stack)(features), stack(features)) > 100
+
+
+def test_both_libraries_of_products_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = LocoformerConfig(
+        num_blocks=1,
+        dim=12,
+        num_groups=3,
+        num_heads=2,
+        attention_dim=8,
+        freq_feed_forward=(FeedForwardConfig(10, 1), FeedForwardConfig(10, 4)),
+        frame_feed_forward=(FeedForwardConfig(10, 3), FeedForwardConfig(10, 1)),
+    )
+    stack = random_stack(config)
+    features = torch.randn(2, 50, 20, 12)
+    calls = []
+    by_onednn = products._by_onednn
+
+    def watched(*arguments: Tensor) -> Tensor:
+        calls.append(arguments)
+        return by_onednn(*arguments)
+
+    monkeypatch.setattr(products, "_by_onednn", watched)
+    for is_faster in (False, True):
+        monkeypatch.setattr(products, "onednn_is_faster", lambda: is_faster)  # noqa: B023
+        with torch.no_grad():
+            assert snr_db(FastLocoformerStack(stack)(features), stack(features)) > 100
+        assert bool(calls) == is_faster
+
+
+@pytest.mark.parametrize(("onednn_s", "is_faster"), [(0.4, True), (0.9, False), (2.0, False)])
+def test_onednn_has_to_be_clearly_faster(
+    onednn_s: float, is_faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times_s = itertools.cycle([1.0, onednn_s])
+    monkeypatch.setattr(products, "_seconds", lambda _: next(times_s))
+    assert products.onednn_is_faster.__wrapped__() == is_faster
 
 
 def test_bfloat16_is_near() -> None:

@@ -25,6 +25,7 @@ from unbraid.nn.attention import SelfAttention
 from unbraid.nn.conv_swiglu import ConvSwiGlu
 from unbraid.nn.locoformer import LocoformerBlock, LocoformerPath, LocoformerStack
 from unbraid.nn.norms import RmsGroupNorm
+from unbraid.nn.products import Weights
 from unbraid.nn.rotary import Rotary
 from unbraid.nn.short_convolution import (
     NUM_POINTS,
@@ -167,8 +168,9 @@ class _Attention:
     def __init__(self, norm: RmsGroupNorm, attention: SelfAttention) -> None:
         self._norm = _Norm(norm)
         self._num_heads = attention.num_heads
-        self._project = (attention.queries_keys_values.weight * norm.gain).T.contiguous()
-        self._output = attention.output.weight.T.contiguous()
+        self._width = len(attention.queries_keys_values.weight)
+        self._project = Weights((attention.queries_keys_values.weight * norm.gain).T[None])
+        self._output = Weights(attention.output.weight.T[None])
 
     def add_to(
         self,
@@ -177,18 +179,19 @@ class _Attention:
         scratch: _Scratch,
     ) -> None:
         num_rows, length, dim = rows.shape
-        normed = scratch("normed", num_rows * length, dim)
-        self._norm.into(rows.flatten(0, 1), normed)
-        projected = torch.mm(
-            normed, self._project, out=scratch("wide", len(normed), self._project.shape[1])
-        )
+        tokens = rows.view(1, -1, dim)
+        normed = scratch("normed", *tokens.shape)
+        self._norm.into(tokens, normed)
+        wide = scratch("wide", *tokens.shape[:2], self._width)
+        (projected,) = self._project.multiply(normed, out=wide)
         heads = projected.view(num_rows, length, 3, self._num_heads, -1)
         if turns is not None:
             pairs = heads[:, :, :2].unflatten(-1, (-1, 2))
             torch.view_as_complex(pairs).mul_(turns[:, None, None])
         queries, keys, values = heads.transpose(1, 3).unbind(2)
         mixed = torch.nn.functional.scaled_dot_product_attention(queries, keys, values)
-        rows.view(-1, dim).addmm_(mixed.transpose(1, 2).reshape(len(normed), -1), self._output)
+        joined = mixed.transpose(1, 2).reshape(*tokens.shape[:2], -1)
+        tokens += self._output.multiply(joined, out=normed)[0]
 
 
 class _PointwiseFeedForward:
@@ -196,24 +199,22 @@ class _PointwiseFeedForward:
 
     def __init__(self, norm: RmsGroupNorm, net: ConvSwiGlu, scale: float) -> None:
         self._norm = _Norm(norm)
-        self._expand = (net.expand.weight[..., 0] * norm.gain).T.contiguous()
-        self._expand_bias = _bias(net.expand).detach().clone()
-        self._reduce = (scale * net.reduce.weight[..., 0]).contiguous()
+        self._width = len(net.expand.weight)
+        expand = (net.expand.weight[..., 0] * norm.gain).T
+        self._expand = Weights(expand[None], _bias(net.expand)[None])
+        self._reduce = Weights(scale * net.reduce.weight[None, ..., 0])
         self._reduce_bias = scale * _bias(net.reduce)
 
     def add_to(self, rows: Float[Tensor, "row position dim"], scratch: _Scratch) -> None:
-        tokens = rows.flatten(0, 1)
-        for block in tokens.split(_positions_at_once(self._expand.shape[1])):
+        tokens = rows.view(1, -1, rows.shape[-1])
+        for block in tokens.split(_positions_at_once(self._width), dim=1):
             normed = scratch("normed", *block.shape)
             self._norm.into(block, normed)
-            hidden = torch.addmm(
-                self._expand_bias,
-                normed,
-                self._expand,
-                out=scratch("wide", len(block), self._expand.shape[1]),
-            )
-            gated = _gate(hidden, scratch("gated", len(block), len(self._reduce)))
-            block.addmm_(gated, self._reduce).add_(self._reduce_bias)
+            wide = scratch("wide", *block.shape[:2], self._width)
+            (hidden,) = self._expand.multiply(normed, out=wide)
+            gated = _gate(hidden, scratch("gated", *block.shape[1:2], self._width // 2))
+            block += self._reduce.multiply(gated[None], out=normed)[0]
+            block += self._reduce_bias
 
 
 class _TiledFeedForward:
@@ -230,9 +231,10 @@ class _TiledFeedForward:
         self._tile = outputs_per_tile(net.kernel_size)
         # weights: point, channel in, channel out
         expand = net.expand.weight * norm.gain[:, None]
-        self._expand = kernel_at_points(expand).transpose(1, 2).contiguous()
+        self._width = len(expand)
+        self._expand = Weights(kernel_at_points(expand).transpose(1, 2))
         self._expand_bias = _bias(net.expand).detach().clone()
-        self._reduce = kernel_at_points(scale * net.reduce.weight).contiguous()
+        self._reduce = Weights(kernel_at_points(scale * net.reduce.weight))
         self._reduce_bias = scale * _bias(net.reduce)
         self._to_points = input_transform()
         self._from_points = self._to_points.T.contiguous()
@@ -271,21 +273,24 @@ class _TiledFeedForward:
         self, at_points: Float[Tensor, "point tile dim"], scratch: _Scratch
     ) -> Float[Tensor, "point tile dim"]:
         """Expand, gate and reduce, in place, in blocks of tiles."""
-        block = max(1, _positions_at_once(self._expand.shape[2]) // self._tile)
+        block = max(1, _positions_at_once(self._width) // self._tile)
         for start in range(0, at_points.shape[1], block):
             part = at_points[:, start : start + block]
             num_tiles = part.shape[1]
-            wide = self._expand.shape[2]
-            products = scratch("wide", NUM_POINTS, num_tiles, wide)
-            torch.bmm(part, self._expand, out=products)
-            # At the point 1 every output takes part once.
-            products[1] += self._expand_bias
-            hidden = scratch("hidden", self._tile, num_tiles, wide)
+            wide = scratch("wide", NUM_POINTS, num_tiles, self._width)
+            products = self._expand.multiply(part, out=wide)
+            # The value at the point 1 is part of every output, once.
+            products[1].add_(self._expand_bias)
+            hidden = scratch("hidden", self._tile, num_tiles, self._width)
             gather_outputs(products, hidden)
-            gated = _gate(hidden, scratch("gated", self._tile, num_tiles, wide // 2))
-            spread = scratch("wide", NUM_POINTS, num_tiles, wide // 2)
+            gated = _gate(hidden, scratch("gated", self._tile, num_tiles, self._width // 2))
+            spread = scratch("wide", NUM_POINTS, num_tiles, self._width // 2)
             spread_outputs(gated, spread)
-            part.copy_(torch.bmm(spread, self._reduce, out=scratch("narrow", *part.shape)))
+            narrow = scratch("narrow", *part.shape)
+            for target, product in zip(
+                part, self._reduce.multiply(spread, out=narrow), strict=True
+            ):
+                target.copy_(product)
         return at_points
 
 

@@ -69,7 +69,7 @@ def kernel_at_points(kernel: Float[Tensor, "*axes tap"]) -> Float[Tensor, "point
 
 
 def gather_outputs(
-    at_points: Float[Tensor, "point row channel"], out: Float[Tensor, "output row channel"]
+    at_points: Sequence[Float[Tensor, "row channel"]], out: Float[Tensor, "output row channel"]
 ) -> None:
     """A: products at the points → the outputs of the tiles. Overwrites ``at_points``."""
     zero, plus_one, minus_one, plus_two, minus_two, infinity = at_points

@@ -1,0 +1,93 @@
+"""Products of rows with matrices of weights, by whichever of PyTorch's libraries is faster.
+
+``torch.bmm`` calls a BLAS, MKL in most builds, and a convolution of one tap in channels-last
+memory is the same product by oneDNN. On many processors they are equal, but MKL leaves the widest
+instructions of some unused, and oneDNN is then twice as fast.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# A choice that hangs on noise would let the last bits of results change from run to run.
+_CLEARLY_FASTER = 1.5
+_MEASURED_ROWS, _MEASURED_IN, _MEASURED_OUT = 512, 256, 512
+_MEASURED_PAIRS = 7
+
+
+class Weights:
+    """Matrices that rows are multiplied by, point by point.
+
+    Args:
+        matrices: One for each point.
+        bias: Added to every row of the products; None for nothing.
+    """
+
+    def __init__(
+        self,
+        matrices: Float[Tensor, "point in out"],
+        bias: Float[Tensor, "point out"] | None = None,
+    ) -> None:
+        self._matrices = matrices.detach().contiguous()
+        self._bias = None if bias is None else bias.detach().clone()
+        self._kernels = None
+        if onednn_is_faster():
+            self._kernels = self._matrices.transpose(1, 2).contiguous()[..., None, None]
+
+    def multiply(
+        self, rows: Float[Tensor, "point row in"], out: Float[Tensor, "point row out"]
+    ) -> Sequence[Float[Tensor, "row out"]]:
+        """The products, point by point; in ``out`` or somewhere else."""
+        if self._kernels is not None:
+            biases = [None] * len(rows) if self._bias is None else self._bias
+            return [_by_onednn(*point) for point in zip(rows, self._kernels, biases, strict=True)]
+        if self._bias is not None:
+            return torch.baddbmm(self._bias[:, None], rows, self._matrices, out=out).unbind()
+        return torch.bmm(rows, self._matrices, out=out).unbind()
+
+
+@cache
+def onednn_is_faster() -> bool:
+    """Measure once, in a few milliseconds, whether oneDNN is clearly faster than the BLAS."""
+    rows = torch.randn(_MEASURED_ROWS, _MEASURED_IN)
+    matrix = torch.randn(_MEASURED_IN, _MEASURED_OUT)
+    out = torch.empty(_MEASURED_ROWS, _MEASURED_OUT)
+    kernel = matrix.T.contiguous()[..., None, None]
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would wait for each other where cores are busy
+    try:
+        with torch.inference_mode():
+            # In turn, and the shortest of each, because machines are disturbed.
+            pairs = [
+                (
+                    _seconds(lambda: torch.mm(rows, matrix, out=out)),
+                    _seconds(lambda: _by_onednn(rows, kernel)),
+                )
+                for _ in range(_MEASURED_PAIRS)
+            ]
+    finally:
+        torch.set_num_threads(num_threads)
+    blas_s, onednn_s = map(min, zip(*pairs, strict=True))
+    return blas_s > _CLEARLY_FASTER * onednn_s
+
+
+def _by_onednn(
+    rows: Float[Tensor, "row in"],
+    kernel: Float[Tensor, "out in 1 1"],
+    bias: Float[Tensor, "out"] | None = None,
+) -> Float[Tensor, "row out"]:
+    # One image, one line, one pixel per row; channels last, as comes out again.
+    image = rows.view(1, 1, *rows.shape).permute(0, 3, 1, 2)
+    return torch.nn.functional.conv2d(image, kernel, bias).permute(0, 2, 3, 1)[0, 0]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started_s = time.perf_counter()
+    work()
+    return time.perf_counter() - started_s
