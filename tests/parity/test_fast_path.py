@@ -38,7 +38,7 @@ def test_a_tile_is_the_convolution_of_its_inputs(taps: int) -> None:
     num_outputs = outputs_per_tile(taps)
     at_points = kernel_at_points(kernel)[:, None] * (input_transform().double() @ inputs)
     outputs = torch.empty(num_outputs, 5, 1, dtype=torch.float64)
-    gather_outputs(at_points.unsqueeze(-1), outputs)
+    gather_outputs(at_points.unsqueeze(-1).unbind(), outputs)
     expected = [kernel @ inputs[start : start + taps] for start in range(num_outputs)]
     torch.testing.assert_close(outputs[..., 0], torch.stack(expected), rtol=1e-12, atol=1e-12)
 

@@ -23,7 +23,8 @@ class Rotary(nn.Module):
 
     def __init__(self, head_dim: int, theta: float = 10000.0) -> None:
         super().__init__()
-        self.frequencies = nn.Parameter(torch.empty(head_dim // 2), requires_grad=False)
+        num_pairs = len(range(0, head_dim, 2))
+        self.frequencies = nn.Parameter(torch.empty(num_pairs), requires_grad=False)
         # On the meta device only the shape is wanted; arithmetic there imports PyTorch's
         # compiler, which takes a second and 90 MiB.
         if not self.frequencies.is_meta:
