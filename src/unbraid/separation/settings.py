@@ -32,7 +32,7 @@ class SeparationConfig:
         stereo: How several channels are put together, see ``types.StereoMode``; None for what
             suits the model.
         precision: ``bfloat16`` lets the network compute with numbers of 8 significant bits,
-            which is faster and differs from ``float32`` by some -40 dB. ``auto`` is bfloat16
+            which is faster and differs from ``float32`` by some -50 dB. ``auto`` is bfloat16
             on GPUs made for it and float32 everywhere else.
 
     Raises:
