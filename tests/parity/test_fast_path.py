@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -57,6 +58,15 @@ def test_a_tile_read_backwards_is_the_transposed_convolution(taps: int) -> None:
     torch.testing.assert_close(transposed, expected, rtol=1e-12, atol=1e-12)
 
 
+def small_config(
+    freq: tuple[FeedForwardConfig, ...], frame: tuple[FeedForwardConfig, ...], **changes: Any
+) -> LocoformerConfig:
+    sizes = {"num_blocks": 2, "dim": 12, "num_groups": 3, "num_heads": 2, "attention_dim": 8}
+    return LocoformerConfig(
+        freq_feed_forward=freq, frame_feed_forward=frame, **{**sizes, **changes}
+    )
+
+
 def random_stack(config: LocoformerConfig, seed: int = 0) -> LocoformerStack:
     """A stack in which no parameter has a value that hides a mistake."""
     torch.manual_seed(seed)
@@ -88,14 +98,9 @@ def test_every_stack_gives_what_the_plain_one_gives(
     def nets(path: list[tuple[int, int]]) -> tuple[FeedForwardConfig, ...]:
         return tuple(FeedForwardConfig(10, max(kernel, stride), stride) for kernel, stride in path)
 
-    config = LocoformerConfig(
-        num_blocks=2,
-        dim=12,
-        num_groups=3,
-        num_heads=2,
-        attention_dim=8,
-        freq_feed_forward=nets(freq),
-        frame_feed_forward=nets(frame),
+    config = small_config(
+        nets(freq),
+        nets(frame),
         order=order,
         positions=positions,
         feed_forward_scale=scale,
@@ -110,14 +115,12 @@ def test_every_stack_gives_what_the_plain_one_gives(
 
 
 def test_long_rows_and_many_rows_pass_in_blocks() -> None:
-    config = LocoformerConfig(
+    config = small_config(
+        (FeedForwardConfig(8, 4), FeedForwardConfig(8, 3)),
+        (FeedForwardConfig(8, 1), FeedForwardConfig(8, 4)),
         num_blocks=1,
         dim=8,
         num_groups=2,
-        num_heads=2,
-        attention_dim=8,
-        freq_feed_forward=(FeedForwardConfig(8, 4), FeedForwardConfig(8, 3)),
-        frame_feed_forward=(FeedForwardConfig(8, 1), FeedForwardConfig(8, 4)),
     )
     stack = random_stack(config)
     features = torch.randn(1, 5000, 7, 8)
@@ -126,14 +129,10 @@ def test_long_rows_and_many_rows_pass_in_blocks() -> None:
 
 
 def test_both_libraries_of_products_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = LocoformerConfig(
+    config = small_config(
+        (FeedForwardConfig(10, 1), FeedForwardConfig(10, 4)),
+        (FeedForwardConfig(10, 3), FeedForwardConfig(10, 1)),
         num_blocks=1,
-        dim=12,
-        num_groups=3,
-        num_heads=2,
-        attention_dim=8,
-        freq_feed_forward=(FeedForwardConfig(10, 1), FeedForwardConfig(10, 4)),
-        frame_feed_forward=(FeedForwardConfig(10, 3), FeedForwardConfig(10, 1)),
     )
     stack = random_stack(config)
     features = torch.randn(2, 50, 20, 12)
@@ -162,14 +161,12 @@ def test_onednn_has_to_be_clearly_faster(
 
 
 def test_bfloat16_is_near() -> None:
-    config = LocoformerConfig(
-        num_blocks=2,
+    config = small_config(
+        (FeedForwardConfig(32, 4),) * 2,
+        (FeedForwardConfig(32, 1),) * 2,
         dim=16,
         num_groups=4,
-        num_heads=2,
         attention_dim=16,
-        freq_feed_forward=(FeedForwardConfig(32, 4),) * 2,
-        frame_feed_forward=(FeedForwardConfig(32, 1),) * 2,
     )
     stack = random_stack(config)
     features = torch.randn(2, 30, 20, 16)
