@@ -160,6 +160,14 @@ def test_onednn_has_to_be_clearly_faster(
     assert products.onednn_is_faster.__wrapped__() == is_faster
 
 
+def test_measuring_leaves_the_random_numbers_of_the_caller_alone() -> None:
+    torch.manual_seed(7)
+    expected = torch.randn(3)
+    torch.manual_seed(7)
+    products.onednn_is_faster.__wrapped__()
+    assert torch.equal(torch.randn(3), expected)
+
+
 def test_bfloat16_is_near() -> None:
     config = small_config(
         (FeedForwardConfig(32, 4),) * 2,
