@@ -50,7 +50,7 @@ from unbraid.mixing.recipe import MixPlan, Planner, Scene, SourcePlan
 from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.assignment import assign_within_equal_prompts
 from unbraid.objectives.measures import LIMIT_DB, si_sdr_db
-from unbraid.separation.stereo import separate_channels
+from unbraid.separation.stereo import plan_channels
 from unbraid.types import StereoMode, equal_prompt_groups
 
 KINDS = ("panned", "spaced", "recorded", "opposite")
@@ -247,18 +247,11 @@ def measure(
     for scene, mixtures in scenes.items():
         for mixture in mixtures:
             indices = model.prompts.indices(mixture.prompts)
-
-            def separate_one(
-                channel: Float[Tensor, "time"], indices: Tensor = indices
-            ) -> Float[Tensor, "source time"]:
-                nonlocal calls
-                calls += 1
-                return model(channel[None], indices[None])[0]
-
             started = time.perf_counter()
             groups = equal_prompt_groups(mixture.prompts)
-            stft_config = model.config.stft
-            estimates = separate_channels(mixture.mixture, separate_one, mode, groups, stft_config)
+            plan = plan_channels(mixture.mixture, mode, groups, model.config.stft)
+            estimates = plan.combine([model(row[None], indices[None])[0] for row in plan.rows])
+            calls += len(plan.rows)
             seconds += time.perf_counter() - started
             measured = score(estimates, mixture, model.sample_rate)
             scores += [(scene, mixture.kind, source) for source in measured]

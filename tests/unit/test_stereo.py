@@ -1,5 +1,6 @@
 """Several channels with a model that hears one."""
 
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 import pytest
@@ -13,12 +14,23 @@ from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.measures import si_sdr_db
 from unbraid.separation.separator import StreamSeparator, separate_waveform
 from unbraid.separation.settings import SeparationConfig
-from unbraid.separation.stereo import plan_channels, separate_channels
+from unbraid.separation.stereo import plan_channels
 from unbraid.types import StereoMode, Waveform
 
 MODES = get_args(StereoMode)
 STFT = StftConfig(512, 256)
 GROUPS = ((0,), (1,))
+
+
+def separate_channels(
+    samples: torch.Tensor,
+    separate_one: Callable[[torch.Tensor], torch.Tensor],
+    mode: StereoMode,
+    groups: Sequence[Sequence[int]],
+    config: StftConfig,
+) -> torch.Tensor:
+    plan = plan_channels(samples, mode, groups, config)
+    return plan.combine([separate_one(row) for row in plan.rows])
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -8,8 +8,8 @@ does otherwise:
   intermediate results go into buffers that are used again: a large buffer that is given back to
   the operating system after every operation costs as much as the arithmetic.
 - The short convolutions need half the multiplications (``nn.short_convolution``).
-- The gains of the norms, the scale of the residuals and the scale of the attention are part of
-  the weights that follow or precede them.
+- The gains of the norms are part of the weights that follow them, the scale of the residuals is
+  part of the weights before them.
 - Queries and keys are turned by one complex multiplication.
 """
 
@@ -202,8 +202,8 @@ class _PointwiseFeedForward:
         self._width = len(net.expand.weight)
         expand = (net.expand.weight[..., 0] * norm.gain).T
         self._expand = Weights(expand[None], _bias(net.expand)[None])
-        self._reduce = Weights(scale * net.reduce.weight[None, ..., 0])
-        self._reduce_bias = scale * _bias(net.reduce)
+        reduce = scale * net.reduce.weight[..., 0]
+        self._reduce = Weights(reduce[None], scale * _bias(net.reduce)[None])
 
     def add_to(self, rows: Float[Tensor, "row position dim"], scratch: _Scratch) -> None:
         tokens = rows.view(1, -1, rows.shape[-1])
@@ -214,7 +214,6 @@ class _PointwiseFeedForward:
             (hidden,) = self._expand.multiply(normed, out=wide)
             gated = _gate(hidden, scratch("gated", *block.shape[1:2], self._width // 2))
             block += self._reduce.multiply(gated[None], out=normed)[0]
-            block += self._reduce_bias
 
 
 class _TiledFeedForward:

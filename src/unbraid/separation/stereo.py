@@ -102,26 +102,6 @@ def plan_channels(
     return ChannelPlan([samples[row] for row in rows], combine)
 
 
-def separate_channels(
-    samples: Float[Tensor, "channel time"],
-    separate_one: Callable[[Float[Tensor, "time"]], Float[Tensor, "source time"]],
-    mode: StereoMode,
-    groups: Sequence[Sequence[int]],
-    stft_config: StftConfig,
-) -> Float[Tensor, "source channel time"]:
-    """Carry out ``plan_channels`` with a function that separates one channel.
-
-    Args:
-        samples: The chunk, at any level.
-        separate_one: Linear in the level of what it separates.
-        mode: As in ``plan_channels``, as are the other arguments and what comes out.
-        groups: As in ``plan_channels``.
-        stft_config: As in ``plan_channels``.
-    """
-    plan = plan_channels(samples, mode, groups, stft_config)
-    return plan.combine([separate_one(row) for row in plan.rows])
-
-
 def _distinct(
     samples: Float[Tensor, "channel time"],
 ) -> tuple[list[int], list[int], list[float]]:
