@@ -24,7 +24,7 @@ from quality import SCENES, SEED
 from unbraid.checkpoints import resolve_model
 from unbraid.data.dynamic import MixtureBatch, render_batch
 from unbraid.data.fixed import fixed_plans
-from unbraid.evaluation.benchmarks import best_si_sdr_db
+from unbraid.evaluation.scenes import best_si_sdr_db
 from unbraid.mixing.recipe import Planner
 from unbraid.models.inference import for_inference
 from unbraid.objectives.measures import snr_db

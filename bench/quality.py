@@ -18,7 +18,7 @@ import unbraid
 from material import has_manifest, open_evaluation, parser_of
 from unbraid.checkpoints import resolve_model
 from unbraid.data.fixed import fixed_plans
-from unbraid.evaluation.benchmarks import SceneScore, evaluate_scenes
+from unbraid.evaluation.scenes import SceneScore, evaluate_scenes
 from unbraid.mixing.recipe import Planner, Scene
 
 #: The scenes of the model card, whatever a recipe trains or validates on.

@@ -14,7 +14,7 @@ from unbraid.data.fixed import fixed_plans
 from unbraid.data.manifest import Recording, read_manifest
 from unbraid.data.store import ClipStore
 from unbraid.errors import DataError
-from unbraid.evaluation.benchmarks import evaluate_scenes
+from unbraid.evaluation.scenes import evaluate_scenes
 from unbraid.mixing.recipe import MixRecipe, Planner, Scene
 from unbraid.models.waveform import WaveformModel
 

@@ -1,4 +1,4 @@
-"""Measuring a model on fixed mixtures, beside doing nothing and beside an oracle."""
+"""Measuring a model while it learns: on fixed mixtures, scene by scene."""
 
 from __future__ import annotations
 
