@@ -62,7 +62,7 @@ def test_patterns_let_in_and_take_away(manifest: Path) -> None:
 
 
 def row(path: str, seconds: float = 1.0) -> Recording:
-    return Recording(path, "sfx/x", "train", seconds, 24000.0, "", "")
+    return Recording(path, "sfx/x", "train", seconds, 24000.0, "", "", 48000)
 
 
 def test_the_store_gives_what_the_files_hold(tmp_path: Path) -> None:

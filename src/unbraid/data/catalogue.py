@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from unbraid.data.manifest import Recording
+from unbraid.data.manifest import PIECE_S, Recording
 from unbraid.data.store import ClipStore
 from unbraid.errors import DataError
 from unbraid.mixing.recipe import Clip
@@ -59,24 +59,35 @@ def open_pools(
     Silent and unreadable recordings are left out.
     """
     selected = select(recordings, pools, split)
-    needed = {row.path: row for rows in selected.values() for row in rows}
+    needed = {row.key: row for rows in selected.values() for row in rows}
     store = ClipStore(manifest.parent, list(needed.values()), sample_rate, cache_dir)
     clips = {
         prompt: tuple(
             Clip(
-                key=row.path,
+                key=row.key,
                 duration_s=row.duration_s,
                 bandwidth_hz=row.bandwidth_hz,
                 performer=row.speaker,
                 song=_song(row),
-                active_s=store.active_s(row.path),
+                active_s=_worth_mixing(row, store.active_s(row.key)),
             )
             for row in rows
-            if row.path in store and store.active_s(row.path)
+            if row.key in store and _worth_mixing(row, store.active_s(row.key))
         )
         for prompt, rows in selected.items()
     }
     return clips, store
+
+
+def _worth_mixing(recording: Recording, active_s: Sequence[float]) -> tuple[float, ...]:
+    """The active stretches that lie in a piece of the recording that its manifest keeps."""
+    if not recording.pieces_s:
+        return tuple(active_s)
+    return tuple(
+        block
+        for block in active_s
+        if any(start <= block < start + PIECE_S for start in recording.pieces_s)
+    )
 
 
 def _song(recording: Recording) -> str:

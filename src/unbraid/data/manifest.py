@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from unbraid.errors import DataError
 
 _REQUIRED = ("path", "category", "class", "split", "seconds", "orig_sr", "sample_rate")
+_OPTIONAL = ("speaker", "licence", "track", "pieces_s")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class Recording:
         bandwidth_hz: Half the lowest sampling rate that the recording ever had.
         speaker: Who speaks; empty where nobody does.
         licence: As stated by its source; empty where the manifest has no such column.
+        sample_rate: Of the file.
+        track: Which audio track of a file that has several, from 1; None for its only one.
+        pieces_s: Starts of the pieces of ``PIECE_S`` seconds that are worth mixing, as source-
+            activity detection found them; none where nothing was left out.
     """
 
     path: str
@@ -32,6 +39,18 @@ class Recording:
     bandwidth_hz: float
     speaker: str
     licence: str
+    sample_rate: int
+    track: int | None = None
+    pieces_s: tuple[float, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What tells it from all others of its manifest."""
+        return self.path if self.track is None else f"{self.path}#{self.track}"
+
+
+#: Length of the pieces that long recordings are cut into, in seconds, and from one to the next.
+PIECE_S, PIECE_HOP_S = 8.0, 4.0
 
 
 def read_manifest(path: Path) -> tuple[Recording, ...]:
@@ -62,8 +81,36 @@ def read_manifest(path: Path) -> tuple[Recording, ...]:
                     bandwidth_hz=min(float(row["orig_sr"]), float(row["sample_rate"])) / 2,
                     speaker=row.get("speaker") or "",
                     licence=row.get("licence") or "",
+                    sample_rate=int(float(row["sample_rate"])),
+                    track=int(row["track"]) if row.get("track") else None,
+                    pieces_s=tuple(map(float, (row.get("pieces_s") or "").split())),
                 )
             )
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}.") from error
     return tuple(recordings)
+
+
+def format_manifest(recordings: Iterable[Recording]) -> str:
+    """The text of a manifest that ``read_manifest`` reads as these recordings."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*_REQUIRED, *_OPTIONAL))
+    for recording in recordings:
+        category, _, name = recording.kind.partition("/")
+        writer.writerow(
+            (
+                recording.path,
+                category,
+                name,
+                recording.split,
+                f"{recording.duration_s:.6f}",
+                round(2 * recording.bandwidth_hz),
+                recording.sample_rate,
+                recording.speaker,
+                recording.licence,
+                "" if recording.track is None else recording.track,
+                " ".join(f"{start_s:g}" for start_s in recording.pieces_s),
+            )
+        )
+    return text.getvalue()

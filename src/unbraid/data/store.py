@@ -59,7 +59,7 @@ class ClipStore:
         self, root: Path, recordings: Sequence[Recording], sample_rate: int, cache_dir: Path
     ) -> None:
         self.sample_rate = sample_rate
-        facts = [[recording.path, _size(root / recording.path)] for recording in recordings]
+        facts = [[recording.key, _size(root / recording.path)] for recording in recordings]
         key = hashlib.sha256(json.dumps([sample_rate, facts]).encode()).hexdigest()[:16]
         samples_path = cache_dir / f"clips-{key}.i16"
         index_path = cache_dir / f"clips-{key}.json"
@@ -68,26 +68,26 @@ class ClipStore:
             index = _decode_all(root, recordings, sample_rate, samples_path)
             written = index_path.with_suffix(".part")
             written.write_text(
-                json.dumps({path: asdict(clip) for path, clip in index.items()}), encoding="utf-8"
+                json.dumps({key: asdict(clip) for key, clip in index.items()}), encoding="utf-8"
             )
             written.rename(index_path)
         entries = json.loads(index_path.read_text(encoding="utf-8"))
         self._index = {
-            path: StoredClip(**{**entry, "active_s": tuple(entry["active_s"])})
-            for path, entry in entries.items()
+            key: StoredClip(**{**entry, "active_s": tuple(entry["active_s"])})
+            for key, entry in entries.items()
         }
         self._samples = np.memmap(samples_path, dtype=np.int16, mode="r")
 
-    def __contains__(self, path: str) -> bool:
-        return path in self._index
+    def __contains__(self, key: str) -> bool:
+        return key in self._index
 
-    def active_s(self, path: str) -> tuple[float, ...]:
+    def active_s(self, key: str) -> tuple[float, ...]:
         """Starts of the stretches of a recording that are not silent."""
-        return self._index[path].active_s
+        return self._index[key].active_s
 
-    def read(self, path: str, start: int, count: int) -> Float[Tensor, "time"]:
+    def read(self, key: str, start: int, count: int) -> Float[Tensor, "time"]:
         """Samples of a recording; zeros before its beginning and after its end."""
-        clip = self._index[path]
+        clip = self._index[key]
         first, last = max(0, start), min(clip.length, start + count)
         output = torch.zeros(count)
         if last > first:
@@ -117,7 +117,7 @@ def _decode_all(
     with part.open("wb") as file:
         for recording in recordings:
             try:
-                waveform = read(root / recording.path)
+                waveform = read(root / recording.path, recording.track)
             except AudioError as error:
                 unreadable.append(str(error))
                 continue
@@ -127,7 +127,7 @@ def _decode_all(
             scaled = mono * (32767.0 / peak) if peak > 0 else mono
             file.write(scaled.round().to(torch.int16).numpy().tobytes())
             active = _active_blocks(mono, sample_rate)
-            index[recording.path] = StoredClip(offset, mono.numel(), peak, active)
+            index[recording.key] = StoredClip(offset, mono.numel(), peak, active)
             offset += mono.numel()
     if len(unreadable) > _MAX_UNREADABLE * len(recordings):
         raise DataError(
