@@ -9,6 +9,7 @@
     ├── CheckpointError         5   a model that is missing, damaged or foreign
     ├── DataError               6   a manifest or corpus that is incomplete
     ├── MissingExtra            7   an optional dependency that is not installed
+    ├── DownloadError           8   a file that cannot be fetched, or is not what was promised
     └── Cancelled               130 the caller's progress callback asked to stop
 
 Each message says what is wrong, where, and what to do about it, in one line.
@@ -58,6 +59,12 @@ class MissingExtra(UnbraidError):
     """An optional dependency that is not installed; the message names the command."""
 
     exit_code = 7
+
+
+class DownloadError(UnbraidError):
+    """A file that cannot be fetched, or that is not what its publisher promised."""
+
+    exit_code = 8
 
 
 class Cancelled(UnbraidError):
