@@ -14,7 +14,6 @@ from unbraid.data.fixed import fixed_plans
 from unbraid.data.manifest import Recording, read_manifest
 from unbraid.data.store import ClipStore
 from unbraid.errors import DataError
-from unbraid.evaluation.scenes import evaluate_scenes
 from unbraid.mixing.recipe import MixRecipe, Planner, Scene
 from unbraid.models.waveform import WaveformModel
 
@@ -133,7 +132,7 @@ def test_batches_come_in_order_and_can_start_anywhere(manifest: Path, tmp_path: 
     assert not torch.equal(start[0], start[1])
 
 
-def test_a_model_is_measured_beside_nothing_and_an_oracle(
+def test_fixed_mixtures_stay_the_same_and_all_their_sources_sound(
     manifest: Path, tmp_path: Path, tiny_model: WaveformModel
 ) -> None:
     clips, store = open_pools(
@@ -149,12 +148,7 @@ def test_a_model_is_measured_beside_nothing_and_an_oracle(
         batch = render_batch(scene_plans, store.read, 48000, rows)
         assert batch.references.abs().amax(dim=-1).min() > 0
 
-    first, second = evaluate_scenes(tiny_model, plans, store.read)
-    assert first.scene == "speech + sfx-mix"
-    assert first.num_mixtures == 3
-    assert first.oracle_db > first.mixture_db + 5
-    assert abs(first.improvement_db) < 3  # the model is untrained
-    assert set(first.by_prompt_db) == {"speech", "sfx-mix"}
-    mean = sum(first.by_prompt_db.values()) / 2
-    assert mean == pytest.approx(first.improvement_db, abs=1e-4)
-    assert set(second.by_prompt_db) == {"speech"}
+
+def test_a_store_of_nothing_holds_nothing(tmp_path: Path) -> None:
+    store = ClipStore(tmp_path, [], 48000, tmp_path / "cache")
+    assert "clip" not in store

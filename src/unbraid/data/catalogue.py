@@ -91,6 +91,8 @@ def _worth_mixing(recording: Recording, active_s: Sequence[float]) -> tuple[floa
 
 
 def _song(recording: Recording) -> str:
-    """Stems of one song share the part of their file name before the last ``__``."""
+    """Its song; without one in the manifest, stems are called ``song__stem``."""
+    if recording.song:
+        return recording.song
     name = PurePosixPath(recording.path).stem
     return name.rpartition("__")[0] if recording.kind.startswith("music_stems/") else ""

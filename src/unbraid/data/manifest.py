@@ -11,7 +11,7 @@ from pathlib import Path
 from unbraid.errors import DataError
 
 _REQUIRED = ("path", "category", "class", "split", "seconds", "orig_sr", "sample_rate")
-_OPTIONAL = ("speaker", "licence", "track", "pieces_s")
+_OPTIONAL = ("speaker", "licence", "track", "pieces_s", "song")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Recording:
         track: Which audio track of a file that has several, from 1; None for its only one.
         pieces_s: Starts of the pieces of ``PIECE_S`` seconds that are worth mixing, as source-
             activity detection found them; none where nothing was left out.
+        song: Recordings of the same song run in time with each other; empty for none.
     """
 
     path: str
@@ -42,6 +43,7 @@ class Recording:
     sample_rate: int
     track: int | None = None
     pieces_s: tuple[float, ...] = ()
+    song: str = ""
 
     @property
     def key(self) -> str:
@@ -84,6 +86,7 @@ def read_manifest(path: Path) -> tuple[Recording, ...]:
                     sample_rate=int(float(row["sample_rate"])),
                     track=int(row["track"]) if row.get("track") else None,
                     pieces_s=tuple(map(float, (row.get("pieces_s") or "").split())),
+                    song=row.get("song") or "",
                 )
             )
         except ValueError as error:
@@ -111,6 +114,7 @@ def format_manifest(recordings: Iterable[Recording]) -> str:
                 recording.licence,
                 "" if recording.track is None else recording.track,
                 " ".join(f"{start_s:g}" for start_s in recording.pieces_s),
+                recording.song,
             )
         )
     return text.getvalue()

@@ -76,7 +76,12 @@ class ClipStore:
             key: StoredClip(**{**entry, "active_s": tuple(entry["active_s"])})
             for key, entry in entries.items()
         }
-        self._samples = np.memmap(samples_path, dtype=np.int16, mode="r")
+        # An empty file cannot be mapped.
+        self._samples: np.ndarray = (
+            np.memmap(samples_path, dtype=np.int16, mode="r")
+            if samples_path.stat().st_size
+            else np.zeros(0, np.int16)
+        )
 
     def __contains__(self, key: str) -> bool:
         return key in self._index

@@ -26,12 +26,13 @@ def corpora() -> dict[str, Corpus]:
 
 
 def find_corpus(name: str) -> Corpus:
-    """The corpus of that name.
+    """The corpus of that name; ``_`` will do for ``-``.
 
     Raises:
         DataError: If there is none, with near names.
     """
     known = corpora()
-    if name not in known:
-        raise DataError(f"unknown corpus {name!r}; {nearest(name, list(known))}")
-    return known[name]
+    hyphened = name.replace("_", "-")
+    if hyphened not in known:
+        raise DataError(f"unknown corpus {name!r}; {nearest(hyphened, list(known))}")
+    return known[hyphened]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -19,7 +19,7 @@ class Archive:
     Attributes:
         url: Where it lies.
         size_bytes: Its size; None where its publisher does not say.
-        digest: ``md5:…`` or ``sha256:…`` as published; empty where its publisher gives none.
+        digest: ``md5:…``, ``sha1:…`` or ``sha256:…`` as published; empty where there is none.
         folder: Where it is unpacked, below the corpus's folder.
     """
 
@@ -72,6 +72,8 @@ class MixtureFiles:
         references: Its sources.
         mixture: What is to be separated; None for the sum of the references.
         group: What several mixtures belong to, such as a song; empty for nothing.
+        is_ragged: Whether its tracks differ in length and in channels as they were recorded;
+            they are cut to the shortest, and mono is put on all channels.
     """
 
     name: str
@@ -79,6 +81,7 @@ class MixtureFiles:
     references: tuple[ReferenceFiles, ...]
     mixture: Track | None = None
     group: str = ""
+    is_ragged: bool = False
 
 
 #: Lists what a corpus in that folder holds, or raises ``DataError`` that names what is missing.
@@ -138,6 +141,23 @@ def require(root: Path, names: Sequence[str], corpus: str) -> None:
             f"{root}: not a whole copy of {corpus}, it has no {in_words(missing)}; "
             "give the folder that holds it, or unpack the missing part there."
         )
+
+
+def check_choice(corpus: str, what: str, value: object, choices: Collection[object]) -> None:
+    """Check that a corpus has what is asked for.
+
+    Args:
+        corpus: Its title, for the message.
+        what: What is chosen, for example ``split``.
+        value: What was asked for.
+        choices: What there is.
+
+    Raises:
+        DataError: If it has not, with all that it has.
+    """
+    if value not in choices:
+        known = ", ".join(str(choice) for choice in choices)
+        raise DataError(f"{corpus} has no {what} {value!r}; choose one of {known}.")
 
 
 def files_in(root: Path, folder: str, pattern: str, corpus: str) -> list[Path]:
