@@ -79,6 +79,23 @@ class Progress:
     total_s: float | None
 
 
+@dataclass(frozen=True)
+class Step:
+    """How far a step of a long task has come.
+
+    Attributes:
+        name: What is being done.
+        done: How much of it is.
+        total: How much there is in all; None where nobody knows.
+        unit: What is counted.
+    """
+
+    name: str
+    done: int
+    total: int | None
+    unit: Literal["bytes", "files", "mixtures"]
+
+
 #: How the channels of a recording are put together; see ``separation.stereo``.
 #:
 #: ``channels``: every channel by itself.
@@ -94,6 +111,9 @@ Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 #: Called now and then from the working thread. Raise ``errors.Cancelled`` in it to stop.
 ProgressCallback: TypeAlias = Callable[[Progress], None]
+
+#: Called now and then; may raise ``errors.Cancelled``.
+StepCallback: TypeAlias = Callable[[Step], None]
 
 
 def stem_names(prompts: Sequence[str]) -> tuple[str, ...]:
