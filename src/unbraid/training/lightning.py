@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from unbraid.data.dynamic import MixtureBatch, MixtureStream, render_batch
-from unbraid.evaluation.scenes import best_si_sdr_db, mixture_si_sdr_db
+from unbraid.evaluation.batches import best_si_sdr_db, mixture_si_sdr_db
 from unbraid.mixing.recipe import MixPlan, Planner
 from unbraid.mixing.render import ClipReader
 from unbraid.models.waveform import WaveformModel
