@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol as Interface
 
-from unbraid.data.corpora.base import MixtureFiles
+from unbraid.data.corpora.base import MixtureLister
 from unbraid.evaluation.items import Protocol
 
 
@@ -30,18 +28,6 @@ class PublishedResult:
     note: str = ""
 
 
-class ListsMixtures(Interface):
-    """Lists the mixtures of a benchmark in the folder of its corpus."""
-
-    def __call__(self, root: Path) -> Iterator[MixtureFiles]:
-        """The mixtures, always in the same order.
-
-        Raises:
-            DataError: If the folder is not a whole copy of the corpus.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class Benchmark:
     """A published benchmark.
@@ -54,6 +40,8 @@ class Benchmark:
         mixtures: Lists them.
         published: What others reached.
         source: The paper whose rules these are.
+        stand_in: What is asked in the place of prompts that the model does not know; empty
+            where a model without them cannot be measured.
         notes: Rules that are worth knowing, in a sentence or two.
     """
 
@@ -61,7 +49,8 @@ class Benchmark:
     title: str
     corpus: str
     protocol: Protocol
-    mixtures: ListsMixtures
+    mixtures: MixtureLister
     published: tuple[PublishedResult, ...]
     source: str
+    stand_in: str = ""
     notes: str = ""

@@ -100,12 +100,12 @@ class Run:
 
 def item_line(item: ItemResult) -> str:
     """A result as one line of JSON, without the line's end; nan becomes ``null``."""
-    return json.dumps(_plain(item), allow_nan=False)
+    return json.dumps(plain(item), allow_nan=False)
 
 
 def info_line(info: RunInfo) -> str:
     """What a run measures as one line of JSON, the first of its file."""
-    return json.dumps({"run": _plain(info)}, allow_nan=False)
+    return json.dumps({"run": plain(info)}, allow_nan=False)
 
 
 def read_run(path: Path) -> Run:
@@ -156,21 +156,21 @@ def parse_items(lines: list[str], file: Path) -> Iterator[ItemResult]:
             raise DataError(f"{file}, line {number}: not a result ({error}).") from error
 
 
-def _plain(record: object) -> Any:
-    """Records as dictionaries, tuples as lists, nan as None."""
+def plain(record: object) -> Any:
+    """Any record as what JSON knows: dictionaries, lists, and ``None`` for nan."""
     if isinstance(record, float):
         return record if math.isfinite(record) else None
     if isinstance(record, Mapping):
-        return {key: _plain(value) for key, value in record.items()}
+        return {key: plain(value) for key, value in record.items()}
     if isinstance(record, list | tuple):
-        return [_plain(value) for value in record]
+        return [plain(value) for value in record]
     if hasattr(record, "__dataclass_fields__"):
-        return {name: _plain(getattr(record, name)) for name in record.__dataclass_fields__}
+        return {name: plain(getattr(record, name)) for name in record.__dataclass_fields__}
     return record
 
 
 def _with_nan(data: Any) -> Any:
-    """The reverse of ``_plain`` for values that are nan."""
+    """The reverse of ``plain`` for values that are nan."""
     if data is None:
         return math.nan
     if isinstance(data, dict):
