@@ -66,6 +66,11 @@ def spectrogram_row(panels: Sequence[tuple[str, Waveform]], path: Path) -> None:
     Raises:
         AudioError: If the file cannot be written.
     """
+    write_whole(path, spectrogram_png(panels))
+
+
+def spectrogram_png(panels: Sequence[tuple[str, Waveform]]) -> bytes:
+    """The picture of ``spectrogram_row`` as the content of a PNG file."""
     # Matplotlib takes a second to import; commands that draw nothing should not wait for
     # it. The figure is made without pyplot, which would keep it alive in global state.
     from matplotlib.figure import Figure
@@ -96,7 +101,7 @@ def spectrogram_row(panels: Sequence[tuple[str, Waveform]], path: Path) -> None:
     bar.outline.set_visible(False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
-    write_whole(path, picture.getvalue())
+    return picture.getvalue()
 
 
 def log_spectrogram_db(waveform: Waveform) -> Float[Tensor, "frame row"]:

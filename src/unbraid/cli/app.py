@@ -15,7 +15,10 @@ from typing import Annotated
 import typer
 
 from unbraid._version import __version__
+from unbraid.cli.compare import compare
+from unbraid.cli.data import data
 from unbraid.cli.demo import demo
+from unbraid.cli.evaluate import evaluate
 from unbraid.cli.export import export
 from unbraid.cli.models import models
 from unbraid.cli.separate import separate
@@ -25,8 +28,8 @@ from unbraid.heap import share_heap
 _EPILOG = (
     "Exit codes: 0 all went well; 2 a flag, setting or config file makes no sense; 3 unknown or "
     "missing prompt; 4 a file cannot be read or written; 5 a model is missing, damaged or "
-    "foreign; 6 training data is incomplete; 7 an optional package is not installed; 130 "
-    "interrupted. Of several files that fail, the first one gives the code."
+    "foreign; 6 training data or a corpus is incomplete; 7 an optional package is not installed; 8 "
+    "a download failed; 130 interrupted. Of several files that fail, the first one gives the code."
 )
 
 _OBJECTS_BEFORE_COLLECTION = 50_000
@@ -42,6 +45,9 @@ app = typer.Typer(
 )
 app.command()(separate)
 app.add_typer(models, name="models")
+app.command()(evaluate)
+app.command()(compare)
+app.add_typer(data, name="data")
 app.command()(export)
 app.command()(train)
 app.command()(demo)
