@@ -23,8 +23,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from material import has_manifest, open_evaluation, parser_of
-from quality import SEED
+from material import SEED, has_manifest, open_evaluation, parser_of
 from unbraid.checkpoints import load_bundle, resolve_model
 from unbraid.data.fixed import fixed_plans
 from unbraid.dsp.levels import power_db

@@ -14,13 +14,23 @@ from unbraid.data.catalogue import open_pools
 from unbraid.data.manifest import read_manifest
 from unbraid.data.store import ClipStore
 from unbraid.folders import user_cache_dir
-from unbraid.mixing.recipe import Clip, MixRecipe
+from unbraid.mixing.recipe import Clip, MixRecipe, Scene
 from unbraid.training.run import load_config
 
 RECIPE = Path(unbraid.__file__).parent / "training" / "recipes" / "mini.yaml"
 SHARED = Path(os.environ.get("UNBRAID_SHARED", Path(__file__).parents[2] / "shared"))
 
 CROP_S = 6.0
+
+#: The scenes that the package's constants were chosen on.
+SCENES = (
+    Scene(("speech", "sfx-mix")),
+    Scene(("speech", "music-mix")),
+    Scene(("speech", "sfx-mix", "music-mix")),
+    Scene(("speech", "speech")),
+    Scene(("vocals", "drums", "bass", "other")),
+)
+SEED = 2026
 
 #: Evaluation hears the levels of training, and everything else as it was recorded.
 _AS_RECORDED: Mapping[str, Any] = {

@@ -1,6 +1,6 @@
 """What bfloat16 and the fast path change on real mixtures, as a Markdown table.
 
-Every row separates the mixtures of ``quality.py`` and is compared with the plain modules in
+Every row separates mixtures of five kinds and is compared with the plain modules in
 float32: the signal-to-noise ratio of its stems against theirs, over all mixtures, and how much
 better or worse its SI-SDR against the references is. ``GPU`` is what GPUs do under
 ``--precision bfloat16``, with the roundings of this processor.
@@ -19,12 +19,11 @@ import torch
 from torch import Tensor
 
 import unbraid
-from material import has_manifest, open_evaluation, parser_of
-from quality import SCENES, SEED
+from material import SCENES, SEED, has_manifest, open_evaluation, parser_of
 from unbraid.checkpoints import resolve_model
 from unbraid.data.dynamic import MixtureBatch, render_batch
 from unbraid.data.fixed import fixed_plans
-from unbraid.evaluation.scenes import best_si_sdr_db
+from unbraid.evaluation.batches import best_si_sdr_db
 from unbraid.mixing.recipe import Planner
 from unbraid.models.inference import for_inference
 from unbraid.objectives.measures import snr_db

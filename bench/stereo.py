@@ -59,7 +59,7 @@ SCENES = (
     Scene(("vocals", "drums", "bass", "other")),
     Scene(("speech", "speech")),
 )
-#: Not the mixtures of ``quality.py``, on which the constants of ``separation.stereo`` were chosen.
+#: Not ``material.SEED``, with which the constants of ``separation.stereo`` were chosen.
 SEED = 2027
 LONGEST_DELAY_S = 0.6e-3
 CELLS = StftConfig(2048, 1024)

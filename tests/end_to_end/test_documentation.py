@@ -41,6 +41,9 @@ def test_the_flags_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # a narrow help page cuts flags off
     text = (ROOT / "docs/command-line.md").read_text()
     named = set(re.findall(r"--[a-z][a-z0-9]+", text))
-    commands = ["", "separate", "train", "demo", "export", "models list", "models import"]
+    commands = [
+        "", "separate", "train", "demo", "export", "models list", "models import", "evaluate",
+        "compare", "data list", "data prepare",
+    ]  # fmt: skip
     pages = [unbraid(*command.split(), "--help").stdout for command in commands]
     assert named <= set(re.findall(r"--[a-z][a-z0-9]+", " ".join(pages)))
