@@ -313,9 +313,17 @@ def test_a_file_that_cannot_be_read_is_named(root: Path) -> None:
 
 def test_a_corpus_that_lists_nothing_is_incomplete(root: Path) -> None:
     (root / "names.csv").write_text("")
-    code, error = quietly(root)
-    assert code == 6
+    outcome = unbraid("data", "prepare", "miniature", root, "--only", "mixtures")
+    assert outcome.code == 6
+    error = outcome.stderr.splitlines()[-1]
     assert "holds no mixtures of Miniature; it should hold clips/{train,test}" in error
+
+
+def test_one_half_of_a_corpus_is_enough(root: Path) -> None:
+    (root / "names.csv").write_text("")
+    assert quietly(root)[0] == 0
+    assert (root / "unbraid-manifest.csv").exists()
+    assert not (root / "unbraid-mixtures.jsonl").exists()
 
 
 def test_stopped_while_listing_nothing_is_written(root: Path) -> None:

@@ -143,9 +143,15 @@ def snr_db(estimate: np.ndarray, reference: np.ndarray) -> float:
 
 
 def si_sdr_db(estimate: np.ndarray, reference: np.ndarray) -> float:
-    estimate, reference = estimate - estimate.mean(), reference - reference.mean()
+    return si_sdr_raw_db(estimate - estimate.mean(), reference - reference.mean())
+
+
+def si_sdr_raw_db(estimate: np.ndarray, reference: np.ndarray) -> float:
     target = np.dot(estimate, reference) / np.dot(reference, reference) * reference
     return float(10 * np.log10(np.sum(target**2) / np.sum((estimate - target) ** 2)))
+
+
+FORMULAS = {"snr_db": snr_db, "si_sdr_db": si_sdr_db, "si_sdr_raw_db": si_sdr_raw_db}
 
 
 def scored(task: Task, out: Path, *measures: str) -> dict[tuple[str, str], SummaryRow]:
@@ -203,16 +209,44 @@ def test_it_lists_the_mixtures_of_its_corpus(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["vctk-demand", "wham", "fuss", "dnr", "wsj0-2mix", "whamr", "dns-no-reverb"]
+    ("name", "measure"),
+    [
+        ("vctk-demand", "si_sdr_db"),
+        ("wham", "si_sdr_db"),
+        ("fuss", "si_sdr_db"),
+        ("dnr", "si_sdr_db"),
+        ("dnr-mono", "snr_db"),
+        ("dnr-mono", "si_sdr_db"),
+        ("wsj0-2mix", "si_sdr_db"),
+        ("whamr", "si_sdr_db"),
+        ("libri2mix", "si_sdr_db"),
+        ("libri2mix-10s", "si_sdr_raw_db"),
+        ("dns-no-reverb", "si_sdr_db"),
+        ("dns-reverb", "si_sdr_db"),
+    ],
 )
-def test_means_are_taken_over_sources_and_then_over_mixtures(name: str, tmp_path: Path) -> None:
+def test_means_are_taken_over_sources_and_then_over_mixtures(
+    name: str, measure: str, tmp_path: Path
+) -> None:
     task = task_on(name, tmp_path / "corpus")
     expected = [
-        np.mean([si_sdr_db(estimate[0], reference[0]) for estimate, reference in pairs(item)])
+        np.mean([FORMULAS[measure](*(each[0] for each in pair)) for pair in pairs(item)])
         for item in task.items(None)
     ]
-    row = scored(task, tmp_path, "si_sdr_db")["all", "all"]
-    assert row.estimate["si_sdr_db"].value == pytest.approx(np.mean(expected), abs=1e-3)
+    before = [
+        np.mean(
+            [
+                FORMULAS[measure](item.mixture.samples[0].double().numpy(), reference[0])
+                for _, reference in pairs(item)
+            ]
+        )
+        for item in task.items(None)
+    ]
+    row = scored(task, tmp_path, measure)["all", "all"]
+    assert row.estimate[measure].value == pytest.approx(np.mean(expected), abs=1e-3)
+    assert row.mixture[measure] == pytest.approx(np.mean(before), abs=1e-3)
+    improvement = row.improvement[measure].value
+    assert improvement == pytest.approx(np.mean(expected) - np.mean(before), abs=2e-3)
 
 
 def test_fuss_pools_mixtures_of_two_to_four_and_leaves_lone_sources_out(tmp_path: Path) -> None:
@@ -337,4 +371,5 @@ def test_limited_mixtures_are_spread_over_all(tmp_path: Path) -> None:
     names = [item.name for item in benchmark_task(benchmark, tmp_path).items(None)]
     limited = benchmark_task(benchmark, tmp_path, limit=2)
     assert [item.name for item in limited.items(None)] == names[:2]
+    assert limited.notes.endswith("Only 2 of 3 mixtures were measured.")
     assert limited.digest != benchmark_task(benchmark, tmp_path).digest

@@ -130,6 +130,12 @@ def prepare_corpus(
         recordings = _all_of(corpus, corpus.recordings, folder, "recordings", report)
     if corpus.mixtures is not None and contents != "recordings":
         mixtures = _all_of(corpus, corpus.mixtures, folder, "mixtures", report)
+    # Of a corpus that comes in two halves, one is enough.
+    if not recordings and not mixtures:
+        wanted = "recordings or mixtures" if contents == "all" else contents
+        raise DataError(
+            f"{folder}: holds no {wanted} of {corpus.title}; it should hold {corpus.layout}"
+        )
     mixture_shares = _shares(_mixture_lengths(folder, mixtures, report))
     out_dir = out_dir or folder
     # Relative paths go on being right when the folder is moved, but only inside of it.
@@ -243,10 +249,6 @@ def _all_of(
         if corpus.recordings is None or corpus.mixtures is None or not folder.is_dir():
             raise
         raise DataError(f"{error} If only its {other} are wanted, add --only {other}.") from error
-    if not entries:
-        raise DataError(
-            f"{folder}: holds no {kind} of {corpus.title}; it should hold {corpus.layout}"
-        )
     return entries
 
 

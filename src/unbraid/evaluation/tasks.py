@@ -74,10 +74,11 @@ def benchmark_task(benchmark: Benchmark, root: Path, limit: int | None = None) -
     except DataError as error:
         corpus = find_corpus(benchmark.corpus)
         raise DataError(f"{error} See `unbraid data info {corpus.name}`.") from error
+    task = _task_of_files(benchmark.name, root, mixtures, benchmark.protocol, limit)
     return replace(
-        _task_of_files(benchmark.name, root, mixtures, benchmark.protocol, limit),
+        task,
         title=benchmark.title,
-        notes=benchmark.notes,
+        notes=" ".join(filter(None, (benchmark.notes, task.notes))),
         published=benchmark.published,
         stand_in=benchmark.stand_in,
     )
@@ -159,7 +160,11 @@ def _task_of_files(
     return Task(
         name=name,
         title=name,
-        notes="",
+        notes=(
+            f"Only {len(chosen)} of {len(mixtures)} mixtures were measured."
+            if len(chosen) < len(mixtures)
+            else ""
+        ),
         protocol=protocol,
         items=items,
         num_items=len(chosen) if whole else None,
