@@ -37,12 +37,11 @@ def list_all(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "contents", "licence", "size", "--download", box=None)
+    table = Table("name", "--download", "contents", box=None)
     for corpus in known:
-        size = _total(corpus.archives) if corpus.archives else ""
-        table.add_row(
-            corpus.name, corpus.contents, corpus.licence, size, "yes" if corpus.archives else "no"
-        )
+        size = _total(corpus.archives) if corpus.archives else "by hand"
+        # Two columns of sentences beside each other would be too narrow to read.
+        table.add_row(corpus.name, size, f"{corpus.contents}\nlicence: {corpus.licence}")
     Console(markup=False, highlight=False).print(table)
 
 
