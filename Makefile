@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 JOBS ?= 2
+MANIFEST ?= $(or $(UNBRAID_SHARED),../shared)/data/manifest.csv
 
 .PHONY: demo test slow check bench clean
 
@@ -36,7 +37,7 @@ bench: $(VENV)/.developing
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/training_speed.py
 	$(BIN)/python bench/precision.py
-	$(BIN)/python bench/quality.py
+	$(BIN)/unbraid evaluate pool --manifest $(MANIFEST) --overwrite
 	$(BIN)/python bench/borders.py
 	$(BIN)/python bench/identity.py
 	$(BIN)/python bench/stereo.py
@@ -49,7 +50,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.developing: $(VENV)/.installed
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,export]' --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,export,eval,pesq,hdf5]' --group dev
 	touch $@
 
 clean:
