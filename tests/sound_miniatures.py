@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -266,3 +267,72 @@ def make_audioset(folder: Path) -> Path:
     write_wav(part / "Ydef_Y.wav")
     write_wav(audios / "eval_segments" / "Yghi.wav")
     return folder
+
+
+#: Packed file → its clips: name (none where it was missing), level, numbers of its classes.
+AUDIOSET_PACKED: Mapping[str, Sequence[tuple[str, float, Sequence[int]]]] = {
+    "balanced_train": (("Y--abc.wav", 0.1, (0, 1)), ("", 0.0, ()), ("Yxyz.wav", 0.2, (2,))),
+    "eval": (("Yghi.wav", 0.3, (2,)),),
+    "unbalanced_train/unbalanced_train_part00": (("", 0.0, ()), ("Ydef_Y.wav", 0.4, (2,))),
+}
+#: Where the packed files lay on the machine that made the indexes.
+PACKED_ELSEWHERE = "/home/someone/waveforms/audioset/hdf5s/waveforms"
+
+
+def make_audioset_packed(folder: Path, with_indexes: bool = True) -> Path:
+    labels = (("/m/09x0r", "Speech"), ("/m/05zppz", "Male speech, man speaking"), ("/m/0", "Dog"))
+    numbered = [(number, *label) for number, label in enumerate(labels)]
+    write_rows(
+        folder / "metadata" / "class_labels_indices.csv",
+        [("index", "mid", "display_name"), *numbered],
+    )
+    home = folder / "hdf5s"
+    training = []
+    for name, clips in AUDIOSET_PACKED.items():
+        write_packed(home / "waveforms" / f"{name}.h5", clips)
+        rows = [(clip, f"{PACKED_ELSEWHERE}/{name}.h5", row) for row, clip in enumerate(clips)]
+        if with_indexes:
+            write_packed_index(home / "indexes" / f"{name}.h5", rows)
+        if name != "eval":
+            training += rows
+    if with_indexes:
+        write_packed_index(home / "indexes" / "full_train.h5", training)
+    return folder
+
+
+def write_packed(
+    path: Path,
+    clips: Sequence[tuple[str, float, Sequence[int]]],
+    rate: int = 32000,
+    duration_s: float = 0.05,
+) -> Path:
+    """Constants of these levels, packed as the tools of PANNs do it."""
+    import h5py
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    levels = np.array([level for _, level, _ in clips])
+    samples = np.repeat(levels[:, np.newaxis], round(duration_s * rate), axis=1)
+    with h5py.File(path, "w") as file:
+        file["waveform"] = (samples * 32767).astype(np.int16)
+        _write_names(file, clips)
+        file.attrs.create("sample_rate", data=rate, dtype=np.int32)
+    return path
+
+
+def write_packed_index(
+    path: Path, rows: Sequence[tuple[tuple[str, float, Sequence[int]], str, int]]
+) -> Path:
+    """An index: each clip, the packed file it lies in, and its row there."""
+    import h5py
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        _write_names(file, [clip for clip, _, _ in rows])
+        file["hdf5_path"] = np.array([named.encode() for _, named, _ in rows], "S200")
+        file["index_in_hdf5"] = np.array([row for _, _, row in rows], np.int32)
+    return path
+
+
+def _write_names(file: Any, clips: Sequence[tuple[str, float, Sequence[int]]]) -> None:
+    file["audio_name"] = np.array([name.encode() for name, _, _ in clips], "S20")
+    file["target"] = np.array([[k in classes for k in range(3)] for _, _, classes in clips])

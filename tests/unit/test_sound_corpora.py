@@ -14,8 +14,10 @@ from sound_miniatures import (
     FMA_TRACKS,
     MOISES_TRACKS,
     MUSDB_TEST,
+    PACKED_ELSEWHERE,
     STEM_LEVELS,
     make_audioset,
+    make_audioset_packed,
     make_demand,
     make_dnr_v2,
     make_dnr_v3,
@@ -26,6 +28,8 @@ from sound_miniatures import (
     make_moisesdb,
     make_musdb18,
     make_musdb18_hq,
+    write_packed,
+    write_packed_index,
     write_rows,
     write_wav,
 )
@@ -584,6 +588,15 @@ def make_and_list_audioset(folder: Path) -> Iterator[Recording]:
     return recordings(make_audioset(folder))
 
 
+def test_labels_of_audioset_stand_in_the_order_of_their_list(tmp_path: Path) -> None:
+    root = make_audioset(tmp_path)
+    clips = root / "metadata" / "balanced_train_segments.csv"
+    clips.write_text(clips.read_text().replace("/m/09x0r,/m/05zppz", "/m/05zppz,/m/09x0r"))
+    recordings = find_corpus("audioset").recordings
+    assert recordings is not None
+    assert next(recordings(root)).kind == "weak/speech+male_speech_man_speaking"
+
+
 def test_a_clip_that_no_list_of_audioset_knows_is_named(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "audios" / "eval_segments" / "Ystranger.wav")
     told(make_and_list_audioset(tmp_path), str(path), "stranger")
@@ -601,6 +614,170 @@ def test_damaged_lists_of_audioset_are_named(tmp_path: Path) -> None:
     told(recordings(root), str(labels), "mid")
     labels.unlink()
     told(recordings(root), "metadata/class_labels_indices.csv")
+
+
+# ------------------------------------------------------------------ AudioSet, packed
+
+
+def packed_rows(root: Path) -> Iterator[Recording]:
+    pytest.importorskip("h5py")
+    recordings = find_corpus("audioset").recordings
+    assert recordings is not None
+    return recordings(root)
+
+
+PACKED = "hdf5s/waveforms"
+PART = f"{PACKED}/unbalanced_train/unbalanced_train_part00.h5"
+PACKED_ROWS = {
+    (f"{PACKED}/balanced_train.h5", 1, "weak/speech+male_speech_man_speaking", "train"),
+    (f"{PACKED}/balanced_train.h5", 3, "weak/dog", "train"),
+    (f"{PACKED}/eval.h5", 1, "weak/dog", "test"),
+    (PART, 2, "weak/dog", "train"),
+}
+
+
+def facts(rows: Iterator[Recording]) -> list[tuple[str, int | None, str, str]]:
+    return sorted((row.path, row.track, row.kind, row.split) for row in rows)
+
+
+@pytest.fixture
+def packed_root(tmp_path: Path) -> Path:
+    pytest.importorskip("h5py")
+    return make_audioset_packed(tmp_path)
+
+
+@pytest.mark.parametrize("with_indexes", [True, False])
+def test_packed_clips_of_audioset_are_tracks_and_none_comes_twice(
+    tmp_path: Path, with_indexes: bool
+) -> None:
+    pytest.importorskip("h5py")
+    root = make_audioset_packed(tmp_path, with_indexes)
+    rows = list(packed_rows(root))
+    assert facts(iter(rows)) == sorted(PACKED_ROWS)
+    assert {(row.duration_s, row.sample_rate, row.bandwidth_hz) for row in rows} == {
+        (0.05, 32000, 16000.0)
+    }
+    for row in rows:
+        assert read(root / row.path, row.track).num_samples == 1600
+
+
+def test_packed_clips_are_read_instead_of_the_wav_files_they_come_from(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    make_audioset(tmp_path)
+    assert facts(packed_rows(make_audioset_packed(tmp_path))) == sorted(PACKED_ROWS)
+
+
+def test_the_full_index_of_audioset_is_enough_for_training(packed_root: Path) -> None:
+    indexes = packed_root / "hdf5s" / "indexes"
+    for path in (indexes / "balanced_train.h5", *indexes.glob("*/*.h5")):
+        path.unlink()
+    assert facts(packed_rows(packed_root)) == sorted(PACKED_ROWS)
+
+
+def test_an_index_may_leave_clips_out(packed_root: Path) -> None:
+    indexes = packed_root / "hdf5s" / "indexes"
+    (indexes / "full_train.h5").unlink()
+    clip = ("Yxyz.wav", 0.2, (2,))
+    write_packed_index(
+        indexes / "balanced_train.h5", [(clip, f"{PACKED_ELSEWHERE}/balanced_train.h5", 2)]
+    )
+    left_out = {row for row in PACKED_ROWS if row[0].endswith("balanced_train.h5") and row[1] == 1}
+    assert facts(packed_rows(packed_root)) == sorted(PACKED_ROWS - left_out)
+
+
+def test_a_packed_file_that_no_index_names_is_listed_whole(packed_root: Path) -> None:
+    (packed_root / "hdf5s" / "indexes" / "eval.h5").unlink()
+    assert facts(packed_rows(packed_root)) == sorted(PACKED_ROWS)
+
+
+def test_indexes_of_cut_copies_are_left_out(packed_root: Path) -> None:
+    clip = ("Yxyz.wav", 0.2, (2,))
+    path = packed_root / "hdf5s" / "indexes" / "mini_balanced_train.h5"
+    write_packed_index(path, [(clip, f"{PACKED_ELSEWHERE}/balanced_train.h5.mini", 0)])
+    assert facts(packed_rows(packed_root)) == sorted(PACKED_ROWS)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "C:\\audioset\\hdf5s\\waveforms\\eval.h5",
+        "waveforms/eval.h5",
+        "./workspaces/audioset_tagging/hdf5s/waveforms/eval.h5",
+    ],
+)
+def test_a_packed_file_is_found_wherever_it_was_packed(packed_root: Path, named: str) -> None:
+    index = packed_root / "hdf5s" / "indexes" / "eval.h5"
+    write_packed_index(index, [(("Yghi.wav", 0.3, (2,)), named, 0)])
+    assert facts(packed_rows(packed_root)) == sorted(PACKED_ROWS)
+
+
+def test_the_index_tells_the_split_where_the_packed_file_does_not(packed_root: Path) -> None:
+    clip = ("Ynew.wav", 0.2, (0,))
+    write_packed(packed_root / PACKED / "part.h5", [clip])
+    told(packed_rows(packed_root), str(packed_root / PACKED / "part.h5"), "train or eval")
+    index = packed_root / "hdf5s" / "indexes" / "my_eval.h5"
+    write_packed_index(index, [(clip, f"{PACKED_ELSEWHERE}/part.h5", 0)])
+    new = (f"{PACKED}/part.h5", 1, "weak/speech", "test")
+    assert facts(packed_rows(packed_root)) == sorted({*PACKED_ROWS, new})
+
+
+def test_a_packed_file_that_an_index_names_and_that_is_missing_is_named(packed_root: Path) -> None:
+    (packed_root / PART).unlink()
+    told(packed_rows(packed_root), str(packed_root / PART), "full_train.h5", "names it")
+
+
+@pytest.mark.parametrize(
+    "named", ["/data/indexes/eval.h5", "waveforms", "waveforms/../eval.h5", ""]
+)
+def test_an_index_that_names_no_packed_file_is_named(packed_root: Path, named: str) -> None:
+    index = packed_root / "hdf5s" / "indexes" / "eval.h5"
+    write_packed_index(index, [(("Yghi.wav", 0.3, (2,)), named, 0)])
+    told(packed_rows(packed_root), str(index), repr(named), "waveforms")
+
+
+@pytest.mark.parametrize("row", [-1, 1])
+def test_an_index_that_names_a_row_that_is_not_there_is_named(packed_root: Path, row: int) -> None:
+    index = packed_root / "hdf5s" / "indexes" / "eval.h5"
+    write_packed_index(index, [(("Yghi.wav", 0.3, (2,)), f"{PACKED_ELSEWHERE}/eval.h5", row)])
+    told(packed_rows(packed_root), str(index), str(packed_root / PACKED / "eval.h5"), "1 clips")
+
+
+def test_a_packed_clip_without_a_label_is_named(packed_root: Path) -> None:
+    index = packed_root / "hdf5s" / "indexes" / "eval.h5"
+    write_packed_index(index, [(("Yghi.wav", 0.3, ()), f"{PACKED_ELSEWHERE}/eval.h5", 0)])
+    told(packed_rows(packed_root), str(index), "clip 1", "no label")
+
+
+def test_packed_clips_with_other_labels_than_those_listed_are_refused(packed_root: Path) -> None:
+    labels = packed_root / "metadata" / "class_labels_indices.csv"
+    labels.write_text("".join(labels.read_text().splitlines(keepends=True)[:-1]))
+    told(packed_rows(packed_root), "balanced_train.h5", "3 classes", "lists 2")
+
+
+@pytest.mark.parametrize("folder", ["indexes", "waveforms"])
+@pytest.mark.parametrize("content", [b"", b"no HDF5 at all", b"\x89HDF\r\n\x1a\n and no more"])
+def test_a_packed_file_or_index_that_is_damaged_is_named(
+    packed_root: Path, folder: str, content: bytes
+) -> None:
+    path = packed_root / "hdf5s" / folder / "eval.h5"
+    path.write_bytes(content)
+    told(packed_rows(packed_root), str(path), "HDF5")
+
+
+def test_a_packed_file_in_the_place_of_an_index_is_named(packed_root: Path) -> None:
+    index = packed_root / "hdf5s" / "indexes" / "eval.h5"
+    index.write_bytes((packed_root / PACKED / "eval.h5").read_bytes())
+    told(packed_rows(packed_root), str(index), "hdf5_path")
+
+
+def test_packed_clips_need_the_list_of_labels_and_the_packed_files(packed_root: Path) -> None:
+    for path in packed_root.glob("hdf5s/indexes/**/*.h5"):
+        path.unlink()
+    for path in packed_root.glob("hdf5s/waveforms/**/*.h5"):
+        path.unlink()
+    told(packed_rows(packed_root), str(packed_root / PACKED), "*.h5")
+    (packed_root / "metadata" / "class_labels_indices.csv").unlink()
+    told(packed_rows(packed_root), str(packed_root), "metadata/class_labels_indices.csv")
 
 
 # ------------------------------------------------------------------ bad input

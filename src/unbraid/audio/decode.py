@@ -1,9 +1,10 @@
 """Recordings in: what a file holds, and its samples in blocks of constant size.
 
-Whatever libsndfile or FFmpeg reads is read, sound or video. A file's first bytes decide
-which of them tries first, never its name. A file that cannot be read is an ``AudioError``
-that names the file; one that breaks in the middle is an ``AudioError`` that names the
-time. Nothing is replaced by silence and nothing is cut short without a word.
+Whatever libsndfile or FFmpeg reads is read, sound or video, and so are clips that were packed
+into an HDF5 file. A file's first bytes decide which of them tries first, never its name. A file
+that cannot be read is an ``AudioError`` that names the file; one that breaks in the middle is
+an ``AudioError`` that names the time. Nothing is replaced by silence and nothing is cut short
+without a word.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -20,9 +22,12 @@ from torch import Tensor
 from unbraid.audio.info import AudioInfo
 from unbraid.audio.limits import block_length, check_plausible
 from unbraid.audio.media import CannotOpenError, MediaReader, open_media
+from unbraid.audio.packed_file import PackedFileReader, is_packed
 from unbraid.audio.sound_files import SoundFileReader, is_for_libsndfile
 from unbraid.errors import AudioError
 from unbraid.types import Waveform
+
+_Reader: TypeAlias = SoundFileReader | MediaReader | PackedFileReader
 
 # Names of what is taken for a recording when a folder is searched; a file that is named
 # by itself may be called anything.
@@ -41,7 +46,7 @@ _HEAD_BYTES = 16
 def probe(path: str | Path, track: int | None = None) -> AudioInfo:
     """Say what a recording holds.
 
-    The header is enough for wav, flac and aiff. Everything else is decoded once to count
+    The header is enough for wav, flac, aiff and HDF5. Everything else is decoded once to count
     its samples, since its header is only a promise; pictures are not decoded.
 
     Args:
@@ -51,6 +56,7 @@ def probe(path: str | Path, track: int | None = None) -> AudioInfo:
     Raises:
         AudioError: If the file is missing, a folder, empty, unreadable, damaged or without
             sound, or has no such track.
+        MissingExtra: If it is an HDF5 file and h5py is not installed.
     """
     with _opened(Path(path), track) as reader:
         return reader.info()
@@ -74,6 +80,7 @@ def read_blocks(
     Raises:
         AudioError: As ``probe``, and at the time at which the file breaks off, is damaged,
             or holds what is not a number.
+        MissingExtra: As ``probe``.
     """
     with _opened(Path(path), track) as reader:
         yield from _blocks(Path(path), reader, block_s)
@@ -88,6 +95,7 @@ def read(path: str | Path, track: int | None = None) -> Waveform:
 
     Raises:
         AudioError: As ``read_blocks``.
+        MissingExtra: As ``probe``.
     """
     with _opened(Path(path), track) as reader:
         blocks = list(_blocks(Path(path), reader, 1.0))
@@ -95,9 +103,7 @@ def read(path: str | Path, track: int | None = None) -> Waveform:
         return Waveform(samples, reader.sample_rate)
 
 
-def _blocks(
-    path: Path, reader: SoundFileReader | MediaReader, block_s: float
-) -> Iterator[Float[Tensor, "channel time"]]:
+def _blocks(path: Path, reader: _Reader, block_s: float) -> Iterator[Float[Tensor, "channel time"]]:
     done = 0
     for block in reader.blocks(block_length(block_s, reader.sample_rate, reader.num_channels)):
         if not np.isfinite(block).all():
@@ -112,9 +118,13 @@ def _blocks(
 
 
 @contextmanager
-def _opened(path: Path, track: int | None) -> Iterator[SoundFileReader | MediaReader]:
+def _opened(path: Path, track: int | None) -> Iterator[_Reader]:
     """Open a file with the library that knows it, or say what keeps it from being opened."""
     head = _checked_head(path)
+    if is_packed(head):
+        with closing(PackedFileReader(path, track)) as packed:
+            yield packed
+        return
     reason = ""
     if is_for_libsndfile(head):
         try:
