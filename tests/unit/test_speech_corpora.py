@@ -356,7 +356,7 @@ def test_vctk_gives_one_microphone_and_keeps_test_speakers_apart(tmp_path: Path)
         duration_s=miniatures.LENGTH / 48000,
         bandwidth_hz=24000.0,
         speaker="p225",
-        licence="CC-BY-4.0",
+        licence="CC BY 4.0",
         sample_rate=48000,
     )
 
@@ -409,7 +409,7 @@ def test_noise_of_wham_comes_in_pieces_and_in_its_own_splits(tmp_path: Path) -> 
         ("train", 17.0, (0.0, 4.0, 8.0)), ("valid", 1.0, (0.0,)), ("test", 1.0, (0.0,))
     ]  # fmt: skip
     assert {each.kind for each in listed} == {"sfx/ambience_wham"}
-    assert {each.licence for each in listed} == {"CC-BY-NC-4.0"}
+    assert {each.licence for each in listed} == {"CC BY-NC 4.0"}
 
 
 def test_either_half_of_wham_does_without_the_other(tmp_path: Path) -> None:
