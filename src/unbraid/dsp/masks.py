@@ -12,20 +12,21 @@ from torch import Tensor
 
 
 def apply_masks(
-    masks: Float[Tensor, "batch source 2 frame bin"],
-    mixture: Float[Tensor, "batch 2 frame bin"],
-) -> Float[Tensor, "batch source 2 frame bin"]:
-    """Multiply the mixture's spectrogram by one complex mask per source.
+    masks: Float[Tensor, "batch source part frame bin"],
+    mixture: Float[Tensor, "batch part frame bin"],
+) -> Float[Tensor, "batch source part frame bin"]:
+    """Multiply the mixture's spectrogram by one complex mask per source and channel.
 
-    Complex numbers are pairs of real and imaginary part on the axis of length 2.
+    The axis ``part`` holds the real parts of all channels, then their imaginary parts.
     """
-    mask_real, mask_imaginary = masks.unbind(2)
-    real, imaginary = mixture.unsqueeze(1).unbind(2)
-    product = masks * real.unsqueeze(2)
+    mask_parts = masks.unflatten(2, (2, -1))
+    mask_real, mask_imaginary = mask_parts.unbind(2)
+    real, imaginary = mixture.unsqueeze(1).chunk(2, dim=2)
+    product = mask_parts * real.unsqueeze(2)
     # In place: masks of many sources are the largest thing that a network makes.
     product[:, :, 0].addcmul_(mask_imaginary, imaginary, value=-1.0)
     product[:, :, 1].addcmul_(mask_real, imaginary)
-    return product
+    return product.flatten(2, 3)
 
 
 def ideal_binary_masks(

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unbraid.dsp.stft import StftConfig, overlap_add
+from unbraid.dsp.stft import StftConfig, overlap_add, padded
 
 
 class MatrixTransform(nn.Module):
@@ -82,11 +82,11 @@ class MatrixTransform(nn.Module):
     def analyse(self, waveform: Float[Tensor, "batch time"]) -> Float[Tensor, "batch 2 frame bin"]:
         """As ``FftTransform.analyse``."""
         size, hop = self.config.n_fft, self.config.hop_length
-        length = waveform.shape[-1]
-        num_frames = self.config.num_frames(length)
+        num_frames = self.config.num_frames(waveform.shape[-1])
         num_hops = num_frames - 1 + size // hop
-        padding = (size // 2, num_hops * hop - length - size // 2)
-        hops = torch.nn.functional.pad(waveform, padding).unflatten(-1, (num_hops, hop))
+        # Reflection leaves a part of a hop over.
+        whole = padded(waveform, self.config)[:, : num_hops * hop]
+        hops = whole.unflatten(-1, (num_hops, hop))
         shifted = [hops[:, shift : shift + num_frames] for shift in range(size // hop)]
         frames = torch.cat(shifted, dim=-1) * self.window
         columns = frames.unflatten(-1, (self._inner_size, -1)).transpose(-1, -2)

@@ -25,11 +25,16 @@ class StftConfig:
         n_fft: Window length and transform size in samples, even.
         hop_length: Step between frames in samples; must divide ``n_fft`` at least twice.
         window: ``sqrt_hann`` (the periodic square-root Hann window of TUSS) or ``hann``.
+        padding: What stands before the first sample and after the last. ``zeros``, as in
+            TUSS; or ``reflect``, as in ``torch.stft`` with its defaults. Waveforms are filled up
+            with zeros to a whole number of hops before, and to more than half a window where
+            they are to be reflected.
     """
 
     n_fft: int = 2048
     hop_length: int = 512
     window: Literal["sqrt_hann", "hann"] = "sqrt_hann"
+    padding: Literal["zeros", "reflect"] = "zeros"
 
     def __post_init__(self) -> None:
         if self.n_fft < 2 or self.n_fft % 2:
@@ -47,6 +52,8 @@ class StftConfig:
 
     def num_frames(self, num_samples: int) -> int:
         """Frames that ``stft`` makes of ``num_samples`` samples."""
+        if self.padding == "reflect":
+            num_samples = max(num_samples, self.n_fft // 2 + 1)
         # Rounded up without negative numbers, which exported graphs divide another way.
         return (num_samples + self.hop_length - 1) // self.hop_length + 1
 
@@ -61,17 +68,12 @@ def stft(
 ) -> Complex[Tensor, "batch frame bin"]:
     """Transform a waveform into its complex spectrogram.
 
-    Half a window of zeros stands before the first sample and after the last, and zeros
-    follow up to a whole number of hops, so frame ``t`` is centred on sample
-    ``t * hop_length`` and no sample is lost. An empty waveform gives one frame of zeros.
+    Half a window stands before the first sample and after the last, so frame ``t`` is centred
+    on sample ``t * hop_length`` and no sample is lost. An empty waveform gives one frame of
+    zeros, or as many as half a window holds where padding is by reflection.
     """
-    length = waveform.shape[-1]
-    frames = config.num_frames(length)
-    half = config.n_fft // 2
-    right = (frames - 1) * config.hop_length - length + half
-    padded = torch.nn.functional.pad(waveform.float(), (half, right))
     spectrum = torch.stft(
-        padded,
+        padded(waveform.float(), config),
         config.n_fft,
         config.hop_length,
         window=config.make_window(waveform.device),
@@ -79,6 +81,21 @@ def stft(
         return_complex=True,
     )
     return spectrum.transpose(1, 2)
+
+
+def padded(
+    waveform: Float[Tensor, "batch time"], config: StftConfig
+) -> Float[Tensor, "batch padded"]:
+    """The waveform with what stands before and behind it, as long as all frames together."""
+    half = config.n_fft // 2
+    frames = config.num_frames(waveform.shape[-1])
+    missing = (frames - 1) * config.hop_length - waveform.shape[-1]
+    if config.padding == "reflect":
+        # Filled up to a whole hop: a last hop that only the edge of one window sees would be
+        # divided by next to nothing when it is put together again.
+        filled = torch.nn.functional.pad(waveform, (0, missing))
+        return torch.nn.functional.pad(filled, (half, half), mode="reflect")
+    return torch.nn.functional.pad(waveform, (half, missing + half))
 
 
 def istft(

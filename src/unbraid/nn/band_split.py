@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unbraid.dsp.bands import bs_roformer_bands, mel_bands
 from unbraid.errors import ConfigError
-from unbraid.nn.codec import SpectralCodec
+from unbraid.nn.codec import Encoded, SpectralCodec
 
 
 @dataclass(frozen=True)
@@ -91,24 +91,25 @@ class BandSplitCodec(SpectralCodec):
                 assert isinstance(decoder, _BandDecoder)
                 decoder.start_as_gate()
 
-    def encode(
-        self, spectrogram: Float[Tensor, "batch 2 frame bin"]
-    ) -> Float[Tensor, "batch frame band dim"]:
+    def encode(self, spectrogram: Float[Tensor, "batch part frame bin"]) -> Encoded:
         """Give each band its features."""
         parts = _parts(spectrogram, self.compression, self.magnitude_input)
         bands = parts.split(self.band_widths, dim=3)
         # Inside a band the channels run bin by bin, the parts of a bin side by side.
-        return torch.stack(
+        features = torch.stack(
             [
                 encoder(band.permute(0, 2, 3, 1).flatten(2))
                 for encoder, band in zip(self.encoders, bands, strict=True)
             ],
             dim=2,
         )
+        return Encoded(features, None)
 
     def decode(
-        self, features: Float[Tensor, "batch frame band dim"]
-    ) -> Float[Tensor, "batch source 2 frame bin"]:
+        self,
+        features: Float[Tensor, "batch frame band dim"],
+        context: Float[Tensor, "batch frame bin inner"] | None = None,
+    ) -> Float[Tensor, "batch source part frame bin"]:
         """Give each source a complex mask over all bins, unbounded, in float32."""
         bands = [
             # channels: part (real, imaginary), source, bin

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from unbraid.nn.attention import SelfAttention
 from unbraid.nn.conv_swiglu import ConvSwiGlu
 from unbraid.nn.locoformer import LocoformerBlock, LocoformerPath, LocoformerStack
-from unbraid.nn.norms import RmsGroupNorm
+from unbraid.nn.norms import Norm, RmsGroupNorm
 from unbraid.nn.products import Weights
 from unbraid.nn.rotary import Rotary
 from unbraid.nn.short_convolution import (
@@ -144,7 +144,7 @@ class _Path:
                 view.copy_(rows)
 
 
-class _Norm:
+class _RmsGroupNorm:
     """``RmsGroupNorm`` without its gain."""
 
     def __init__(self, norm: RmsGroupNorm) -> None:
@@ -162,14 +162,35 @@ class _Norm:
         )
 
 
+class _LayerNorm:
+    """Layer normalisation, all of it.
+
+    Its bias cannot be part of the weights that follow: convolutions see zeros, and not it, beyond
+    the ends of a row.
+    """
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        self._norm = copy.deepcopy(norm)
+
+    def into(self, features: Float[Tensor, "*axes dim"], out: Float[Tensor, "*axes dim"]) -> None:
+        out.copy_(self._norm(features))
+
+
+def _without_gain(norm: Norm) -> tuple[_RmsGroupNorm | _LayerNorm, Float[Tensor, "dim"]]:
+    """A norm for the fast path, and the gain that the weights after it have to bring."""
+    if isinstance(norm, nn.LayerNorm):
+        return _LayerNorm(norm), torch.ones_like(norm.weight)
+    return _RmsGroupNorm(norm), norm.gain
+
+
 class _Attention:
     """``SelfAttention`` behind its norm, added to its input."""
 
-    def __init__(self, norm: RmsGroupNorm, attention: SelfAttention) -> None:
-        self._norm = _Norm(norm)
+    def __init__(self, norm: Norm, attention: SelfAttention) -> None:
+        self._norm, gain = _without_gain(norm)
         self._num_heads = attention.num_heads
         self._width = len(attention.queries_keys_values.weight)
-        self._project = Weights((attention.queries_keys_values.weight * norm.gain).T[None])
+        self._project = Weights((attention.queries_keys_values.weight * gain).T[None])
         self._output = Weights(attention.output.weight.T[None])
 
     def add_to(
@@ -197,10 +218,10 @@ class _Attention:
 class _PointwiseFeedForward:
     """``ConvSwiGlu`` of one tap behind its norm, added to its input."""
 
-    def __init__(self, norm: RmsGroupNorm, net: ConvSwiGlu, scale: float) -> None:
-        self._norm = _Norm(norm)
+    def __init__(self, norm: Norm, net: ConvSwiGlu, scale: float) -> None:
+        self._norm, gain = _without_gain(norm)
         self._width = len(net.expand.weight)
-        expand = (net.expand.weight[..., 0] * norm.gain).T
+        expand = (net.expand.weight[..., 0] * gain).T
         self._expand = Weights(expand[None], _bias(net.expand)[None])
         reduce = scale * net.reduce.weight[..., 0]
         self._reduce = Weights(reduce[None], scale * _bias(net.reduce)[None])
@@ -224,12 +245,12 @@ class _TiledFeedForward:
     positions of the padded output.
     """
 
-    def __init__(self, norm: RmsGroupNorm, net: ConvSwiGlu, scale: float) -> None:
-        self._norm = _Norm(norm)
+    def __init__(self, norm: Norm, net: ConvSwiGlu, scale: float) -> None:
+        self._norm, gain = _without_gain(norm)
         self._taps = net.kernel_size
         self._tile = outputs_per_tile(net.kernel_size)
         # weights: point, channel in, channel out
-        expand = net.expand.weight * norm.gain[:, None]
+        expand = net.expand.weight * gain[:, None]
         self._width = len(expand)
         self._expand = Weights(kernel_at_points(expand).transpose(1, 2))
         self._expand_bias = _bias(net.expand).detach().clone()
@@ -296,9 +317,7 @@ class _TiledFeedForward:
 class _DirectFeedForward:
     """``ConvSwiGlu`` as it is, in any precision, behind its norm, added to its input."""
 
-    def __init__(
-        self, norm: RmsGroupNorm, net: ConvSwiGlu, scale: float, precision: torch.dtype
-    ) -> None:
+    def __init__(self, norm: Norm, net: ConvSwiGlu, scale: float, precision: torch.dtype) -> None:
         self._norm = norm
         self._net = copy.deepcopy(net).to(precision)
         self._scale = scale
@@ -311,7 +330,7 @@ class _DirectFeedForward:
 
 
 def _feed_forward(
-    norm: RmsGroupNorm, net: ConvSwiGlu, scale: float, precision: Precision
+    norm: Norm, net: ConvSwiGlu, scale: float, precision: Precision
 ) -> _PointwiseFeedForward | _TiledFeedForward | _DirectFeedForward:
     if precision == "bfloat16":
         # Toom-Cook would amplify the errors of so short numbers.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unbraid.errors import ConfigError
 from unbraid.nn.attention import SelfAttention
 from unbraid.nn.conv_swiglu import ConvSwiGlu
-from unbraid.nn.norms import RmsGroupNorm
+from unbraid.nn.norms import Norm, RmsGroupNorm
 from unbraid.nn.rotary import Rotary
 
 
@@ -42,7 +42,9 @@ class LocoformerConfig:
         positions: ``rope`` for rotary positions, ``none`` for no positions.
         feed_forward_scale: Factor on the feed-forward residuals. The paper has 0.5, the
             released code and checkpoints have 1.
-        norm_eps: Added to every root mean square.
+        norm_eps: Added to every root mean square, or to every variance.
+        norm: ``rms_group`` for ``RmsGroupNorm``; ``layer`` for layer normalisation, which
+            knows no groups, the paper's comparison.
     """
 
     num_blocks: int
@@ -56,6 +58,7 @@ class LocoformerConfig:
     positions: Literal["rope", "none"] = "rope"
     feed_forward_scale: float = 1.0
     norm_eps: float = 1e-5
+    norm: Literal["rms_group", "layer"] = "rms_group"
 
     def __post_init__(self) -> None:
         for path in (self.freq_feed_forward, self.frame_feed_forward):
@@ -76,7 +79,9 @@ class LocoformerPath(nn.Module):
     ) -> None:
         super().__init__()
 
-        def norm() -> RmsGroupNorm:
+        def norm() -> Norm:
+            if config.norm == "layer":
+                return nn.LayerNorm(config.dim, config.norm_eps)
             return RmsGroupNorm(config.dim, config.num_groups, config.norm_eps)
 
         nets = [
