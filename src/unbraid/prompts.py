@@ -18,6 +18,9 @@ from unbraid.errors import PromptError
 #: The prompts of TUSS under the names that we use.
 STANDARD_PROMPTS = ("speech", "sfx", "sfx-mix", "vocals", "drums", "bass", "other", "music-mix")
 
+#: The prompt of models that give sources without saying what they are.
+ANY_SOURCE = "source"
+
 #: Other names for the same thing: those of the released checkpoints and of data sets.
 ALIASES = {
     "sfxbg": "sfx-mix",
@@ -43,17 +46,20 @@ class PromptBank(nn.Module):
 
     Args:
         names: Canonical names, unique, one per row.
-        dim: Length of a prompt vector.
+        dim: Length of a prompt vector; 0 for a model with fixed outputs, which has no vectors.
+        most: How often each prompt can be asked for, in the order of the names; None for as
+            often as one likes.
 
     Raises:
         PromptError: If a name stands twice or is empty.
     """
 
-    def __init__(self, names: Sequence[str], dim: int) -> None:
+    def __init__(self, names: Sequence[str], dim: int, most: Sequence[int] | None = None) -> None:
         super().__init__()
         if len(set(names)) != len(names) or not all(names):
             raise PromptError(f"prompt names must be unique and not empty: {', '.join(names)}.")
         self.names = tuple(names)
+        self._most = {} if most is None else dict(zip(names, most, strict=True))
         weight = torch.empty(len(names), dim)
         # On the meta device only the shape is wanted; see ``nn.rotary``.
         self.weight = nn.Parameter(weight if weight.is_meta else weight.normal_())
@@ -73,7 +79,8 @@ class PromptBank(nn.Module):
         called ``music``.
 
         Raises:
-            PromptError: For an empty list, or a name that the bank does not hold.
+            PromptError: For an empty list, a name that the bank does not hold, or one that
+                stands more often than the model has outputs for it.
         """
         if not names:
             raise PromptError(f"no prompt given; name at least one of: {', '.join(self.names)}.")
@@ -84,6 +91,12 @@ class PromptBank(nn.Module):
                 choices = [*self.names, *ALIASES]
                 raise PromptError(f"unknown prompt {name.strip()!r}; {nearest(known, choices)}")
             resolved.append(known)
+        for name, most in self._most.items():
+            if resolved.count(name) > most:
+                raise PromptError(
+                    f"prompt {name!r} is asked for {resolved.count(name)} times, but the model has "
+                    f"{most} output{'s' if most > 1 else ''} for it."
+                )
         return tuple(resolved)
 
     def forward(self, indices: Int[Tensor, "batch source"]) -> Float[Tensor, "batch source dim"]:

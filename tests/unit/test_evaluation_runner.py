@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from unbraid.errors import DataError
 from unbraid.evaluation.items import Item, Protocol
 from unbraid.evaluation.runner import measure_item
 from unbraid.evaluation.wiener import wiener_filtered
@@ -119,3 +120,15 @@ def test_the_wiener_filter_shares_the_mixture_out() -> None:
     assert torch.isfinite(wiener_filtered(torch.zeros_like(references), mixture)).all()
     silent = wiener_filtered(torch.zeros_like(references), torch.zeros_like(mixture))
     assert not silent.any()
+
+
+def test_a_separator_that_names_nothing_is_matched_freely() -> None:
+    references = tones(500, 1000, 1500)
+    item = item_of(references, "speech", "sfx", "music-mix")
+    silence = torch.zeros(1, 1, RATE)
+    outputs = torch.cat([references[2:], silence, references[:2]])
+    result, estimates = measure_item(item, lambda item, prompts: outputs, Protocol())
+    assert torch.equal(estimates, references)
+    assert all(source.estimate["si_sdr_db"] > 60 for source in result.sources)
+    with pytest.raises(DataError, match="has 3 sources, but the model gives 2"):
+        measure_item(item, lambda item, prompts: references[:2], Protocol())

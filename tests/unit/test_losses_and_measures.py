@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from unbraid.objectives.assignment import assign_within_equal_prompts, gather_sources
+from unbraid.objectives.assignment import assign_freely, assign_within_equal_prompts, gather_sources
 from unbraid.objectives.losses import SnrLossConfig, thresholded_snr_loss
 from unbraid.objectives.measures import LIMIT_DB, si_sdr_db, snr_db
 
@@ -96,3 +96,10 @@ def test_perfect_and_silent_signals_are_defined() -> None:
     assert snr_db(reference, reference).item() == LIMIT_DB
     for estimate, target in [(silence, reference), (reference, silence), (silence, silence)]:
         assert si_sdr_db(estimate, target).item() == -LIMIT_DB
+
+
+def test_free_assignment_finds_the_best_of_all_choices() -> None:
+    loss = torch.tensor(
+        [[[5.0, 1.0], [0.0, 9.0], [4.0, 8.0]], [[1.0, 1.0], [2.0, 0.0], [0.0, 3.0]]]
+    )
+    assert assign_freely(loss).tolist() == [[1, 0], [2, 1]]

@@ -119,7 +119,9 @@ def model_to_evaluate(
         engine = StreamSeparator(loaded.model, _separation_config(protocol), loaded.engine.device)
 
         def separate(item: Item, prompts: tuple[str, ...]) -> Float[Tensor, "source channel time"]:
-            return separate_waveform(engine, item.mixture, prompts).sources
+            # What gives sources of any kind gives all of them, to be matched with the references.
+            asked = prompts if loaded.model.names_sources else loaded.model.config.outputs
+            return separate_waveform(engine, item.mixture, asked).sources
 
         return separate
 

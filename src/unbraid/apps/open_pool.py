@@ -16,7 +16,12 @@ _DEFAULT_RECIPE = Path(unbraid.training.__file__).with_name("recipes") / "mini.y
 
 
 def pool_tasks(
-    manifest: Path, *, recipe: Path | None = None, split: str = "eval", per_scene: int | None = None
+    manifest: Path,
+    *,
+    recipe: Path | None = None,
+    split: str = "eval",
+    per_scene: int | None = None,
+    most_sources: int | None = None,
 ) -> tuple[Task, ...]:
     """The mixtures of a manifest, asked about in every way that makes sense for them.
 
@@ -26,6 +31,7 @@ def pool_tasks(
             that of the default model.
         split: Which split to draw from.
         per_scene: Mixtures of each scene; None for as many as the frozen set has.
+        most_sources: Leave out scenes of more sources; None to leave out none.
 
     Raises:
         DataError: If the manifest cannot be read or has too little.
@@ -33,7 +39,12 @@ def pool_tasks(
     """
     pools = _pools(recipe or _DEFAULT_RECIPE)
     pool = open_pool(
-        manifest, pools, split, user_cache_dir(), PER_SCENE if per_scene is None else per_scene
+        manifest,
+        pools,
+        split,
+        user_cache_dir(),
+        PER_SCENE if per_scene is None else per_scene,
+        most_sources,
     )
     tasks = (pool_task(pool, question) for question in QUESTIONS)
     return tuple(task for task in tasks if task.num_items)

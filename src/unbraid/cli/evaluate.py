@@ -172,6 +172,7 @@ def evaluate(
     from unbraid.cli.work_bar import WorkBar
     from unbraid.errors import ConfigError
     from unbraid.evaluation.tasks import changed
+    from unbraid.prompts import ANY_SOURCE
 
     [first_device, *more] = parse_devices(device)
     if more:
@@ -186,6 +187,9 @@ def evaluate(
     tasks = _tasks(
         names or [], data, manifest, folder, stem or [], evaluated.prompts, recipe, split, limit
     )
+    if evaluated.prompts == (ANY_SOURCE,):
+        # It cannot be asked in other ways.
+        tasks = [task for task in tasks if not task.is_side_question]
     wishes: dict[str, Any] = {
         "measures": tuple(split_names([measures])) if measures is not None else None,
         "single_prompt": True if single_prompt else None,

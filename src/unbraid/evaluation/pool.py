@@ -141,6 +141,7 @@ def open_pool(
     split: str,
     cache_dir: Path,
     per_scene: int = PER_SCENE,
+    most_sources: int | None = None,
 ) -> Pool:
     """Draw the mixtures; scenes for which the manifest has nothing are left out.
 
@@ -151,6 +152,7 @@ def open_pool(
         split: Which split of the manifest to draw from.
         cache_dir: Where decoded recordings are kept.
         per_scene: Mixtures of each scene.
+        most_sources: Leave out scenes of more sources; None to leave out none.
 
     Raises:
         DataError: If the manifest cannot be read, has nothing for any scene, or too few
@@ -163,7 +165,12 @@ def open_pool(
         for prompt, patterns in pools.items()
     }
     clips, store = open_pools(manifest, recordings, matching, split, SAMPLE_RATE, cache_dir)
-    scenes = [scene for scene in SCENES if all(_can_be_made(each, clips) for each in scene.prompts)]
+    scenes = [
+        scene
+        for scene in SCENES
+        if all(_can_be_made(each, clips) for each in scene.prompts)
+        and len(scene.prompts) <= (most_sources or len(scene.prompts))
+    ]
     if not scenes:
         raise DataError(
             f"{manifest}: its split {split!r} has recordings for "

@@ -12,16 +12,22 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.dsp.stft import StftConfig
+from unbraid.errors import DataError
 from unbraid.evaluation.items import Item, Protocol
 from unbraid.evaluation.measures import Comparison, find_measure, measure_all
 from unbraid.evaluation.oracles import ORACLES, oracle_estimates
 from unbraid.evaluation.results import ItemResult, SourceResult, Values
 from unbraid.evaluation.wiener import wiener_filtered
-from unbraid.objectives.assignment import assign_within_equal_prompts, gather_sources
+from unbraid.objectives.assignment import (
+    assign_freely,
+    assign_within_equal_prompts,
+    gather_sources,
+)
 from unbraid.objectives.measures import si_sdr_db, snr_db
 from unbraid.types import equal_prompt_groups, stem_names
 
-#: Separates an item's mixture into one source per prompt, with its channels and its length.
+#: Separates an item's mixture into one source per prompt, with its channels and its length; or
+#: into more, where the separator does not say which is which.
 #: Most look at the mixture alone; one that reads finished stems needs the item's name.
 Separate: TypeAlias = Callable[[Item, tuple[str, ...]], Float[Tensor, "source channel time"]]
 
@@ -39,10 +45,18 @@ def measure_item(
 
     Returns:
         The result, and the estimates in the order of the references.
+
+    Raises:
+        DataError: If there are fewer estimates than references.
     """
     started = time.perf_counter()
     estimates = _separated(item, separate, protocol)
     elapsed_s = time.perf_counter() - started
+    if len(estimates) < len(item.prompts):
+        raise DataError(
+            f"{item.name}: has {len(item.prompts)} sources, but the model gives {len(estimates)}; "
+            "measure on mixtures of fewer."
+        )
     if protocol.wiener:
         estimates = wiener_filtered(estimates, item.mixture.samples)
     estimates = in_best_order(estimates, item, protocol.measures[0])
@@ -71,27 +85,31 @@ def measure_item(
 
 
 def in_best_order(
-    estimates: Float[Tensor, "source channel time"], item: Item, measure: str
+    estimates: Float[Tensor, "estimate channel time"], item: Item, measure: str
 ) -> Float[Tensor, "source channel time"]:
     """The estimates in the order that suits the references best, inside equal prompts.
 
-    The order is decided by SNR where the leading measure is one that hears levels, and by
-    SI-SDR for all others; silent references take what the others leave.
+    Where there are more estimates than references, any of them may answer any reference and
+    the rest is left out. The order is decided by SNR where the leading measure is one that hears
+    levels, and by SI-SDR for all others; silent references take what the others leave.
     """
     groups = equal_prompt_groups(item.prompts)
-    if all(len(group) == 1 for group in groups):
+    is_free = len(estimates) > len(item.prompts)
+    if not is_free and all(len(group) == 1 for group in groups):
         return estimates
-    rows = _numbers(item.prompts)
-    count = len(item.prompts)
     ratio_db = snr_db if measure in _BY_LEVEL else si_sdr_db
-    pairwise = torch.zeros(1, count, count)
-    for group in groups:
-        for estimate in group:
+    pairwise = torch.zeros(1, len(estimates), len(item.prompts))
+    everything = tuple(range(len(item.prompts)))
+    for group in (everything,) if is_free else groups:
+        for estimate in range(len(estimates)) if is_free else group:
             for reference in group:
                 pairwise[0, estimate, reference] = ratio_db(
                     estimates[estimate], item.references[reference]
                 ).mean()
-    chosen = assign_within_equal_prompts(-pairwise, rows)
+    if is_free:
+        chosen = assign_freely(-pairwise)
+    else:
+        chosen = assign_within_equal_prompts(-pairwise, _numbers(item.prompts))
     return gather_sources(estimates.flatten(1)[None], chosen)[0].unflatten(1, estimates.shape[1:])
 
 

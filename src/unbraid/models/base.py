@@ -14,11 +14,15 @@ from unbraid.dsp.stft import StftConfig
 
 
 class SpectralModel(nn.Module, ABC):
-    """Mixture spectrogram and queries in, one spectrogram per query out.
+    """Mixture spectrogram and queries in, one spectrogram per output out.
 
     Axes: ``batch``, ``frame`` and ``bin`` are those of ``dsp.stft``; ``source`` is the
-    number of queries, the same for the whole batch. The axis of length 2 holds real and
-    imaginary part: no network sees a complex number, so every one can be exported.
+    number of queries, the same for the whole batch. The axis ``part`` holds the real parts of
+    all channels, then their imaginary parts: no network sees a complex number, so every one can
+    be exported.
+
+    Most networks give one output per query. Those with fixed outputs always give the same ones:
+    their queries have no numbers, and ``WaveformModel`` picks what was asked for.
 
     A model must
     - give finite output for finite input, silence included;
@@ -28,16 +32,20 @@ class SpectralModel(nn.Module, ABC):
     It need not be linear in level: ``WaveformModel`` normalises around it.
     """
 
-    #: Length of a query vector.
+    #: Length of a query vector; 0 with fixed outputs.
     query_dim: int
+    #: How many outputs there always are; None for one per query.
+    num_outputs: int | None = None
+    #: How many channels it hears together.
+    num_channels: int = 1
 
     @abstractmethod
     def forward(
         self,
-        mixture: Float[Tensor, "batch 2 frame bin"],
+        mixture: Float[Tensor, "batch part frame bin"],
         queries: Float[Tensor, "batch source dim"],
-    ) -> Float[Tensor, "batch source 2 frame bin"]:
-        """Estimate the spectrogram of every queried source."""
+    ) -> Float[Tensor, "batch output part frame bin"]:
+        """Estimate the spectrogram of every queried source, or of all fixed outputs."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,12 @@ class Architecture:
         config_type: The frozen dataclass that describes one model.
         build: Makes the network from its config, the sampling rate and the transform.
         presets: Published sizes by name.
+        examples: Networks of a few thousand numbers that show every variant; the contract tests
+            run on them, at 16 kHz with windows of 256 samples.
     """
 
     name: str
     config_type: type[Any]
     build: Callable[[Any, int, StftConfig], SpectralModel]
     presets: Mapping[str, Any] = field(default_factory=dict)
+    examples: Mapping[str, Any] = field(default_factory=dict)

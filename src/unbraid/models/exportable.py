@@ -23,15 +23,21 @@ class ExportableModel(nn.Module):
     """
 
     queries: Tensor
+    outputs: Tensor | None
 
     def __init__(self, model: WaveformModel, prompts: Sequence[str]) -> None:
         super().__init__()
         indices = model.prompts.indices(prompts).to(model.prompts.weight.device)
         self.network = model.network
+        self.level = model.config.level
+        self.register_buffer("outputs", model.outputs_for(indices[None]), persistent=False)
         self.transform = MatrixTransform(model.config.stft).to(indices.device)
         self.register_buffer("queries", model.prompts(indices[None]).detach(), persistent=False)
 
     def forward(self, mixture: Float[Tensor, "batch time"]) -> Float[Tensor, "batch source time"]:
         """Separate mono mixtures at the model's rate; sources are as long as the mixture."""
         queries = self.queries.expand(mixture.shape[0], -1, -1)
-        return separate(mixture, queries, self.network, self.transform)
+        outputs = None if self.outputs is None else self.outputs.expand(mixture.shape[0], -1)
+        return separate(
+            mixture, queries, self.network, self.transform, level=self.level, outputs=outputs
+        )

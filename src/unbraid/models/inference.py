@@ -53,13 +53,15 @@ class _Autocast(SpectralModel):
     def __init__(self, network: SpectralModel, device_type: str) -> None:
         super().__init__()
         self.query_dim = network.query_dim
+        self.num_outputs = network.num_outputs
+        self.num_channels = network.num_channels
         self._network = network
         self._device_type = device_type
 
     def forward(
         self,
-        mixture: Float[Tensor, "batch 2 frame bin"],
+        mixture: Float[Tensor, "batch part frame bin"],
         queries: Float[Tensor, "batch source dim"],
-    ) -> Float[Tensor, "batch source 2 frame bin"]:
+    ) -> Float[Tensor, "batch output part frame bin"]:
         with torch.autocast(self._device_type, torch.bfloat16):
             return self._network(mixture, queries).float()

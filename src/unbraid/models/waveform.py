@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from unbraid.dsp.stft import FftTransform, SpectralTransform, StftConfig
 from unbraid.errors import ConfigError
 from unbraid.models.base import SpectralModel
 from unbraid.models.registry import find_architecture
-from unbraid.prompts import STANDARD_PROMPTS, PromptBank
+from unbraid.prompts import ANY_SOURCE, STANDARD_PROMPTS, PromptBank
 from unbraid.types import StereoMode
 
 
@@ -63,6 +64,11 @@ class ModelConfig:
         stft: The transform around the network.
         network: The fields of the architecture's own config.
         prompts: Canonical names of the prompts that the model knows.
+        outputs: Of a network with fixed outputs, the prompt that each of them answers; equal
+            ones for outputs of one kind. The prompts are then these, each once.
+        level: What the waveform is divided by before the network: ``deviation``, its standard
+            deviation, as TUSS and TF-Locoformer do; or ``spectrum``, the root mean square of its
+            spectrogram, as SFC does.
         segment_s: Length of the chunks that suits the model, in seconds.
         overlap_s: How much neighbouring chunks share, in seconds.
         stereo: How several channels are put together, see ``types.StereoMode``: the better the
@@ -76,12 +82,22 @@ class ModelConfig:
     stft: StftConfig
     network: Mapping[str, Any]
     prompts: tuple[str, ...] = STANDARD_PROMPTS
+    outputs: tuple[str, ...] = ()
+    level: Literal["deviation", "spectrum"] = "deviation"
     segment_s: float = 8.0
     overlap_s: float = 2.0
     stereo: StereoMode = "channels"
     presence: Mapping[str, PresenceWeights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.outputs:
+            distinct = tuple(dict.fromkeys(self.outputs))
+            if self.prompts not in (STANDARD_PROMPTS, distinct):
+                raise ConfigError(
+                    f"the prompts of a model with fixed outputs are {', '.join(distinct)}; leave "
+                    "prompts out."
+                )
+            object.__setattr__(self, "prompts", distinct)
         if self.sample_rate < 1:
             raise ConfigError(f"sample_rate must be positive, not {self.sample_rate}.")
         if not 0.0 <= self.overlap_s < self.segment_s < math.inf:
@@ -94,8 +110,8 @@ class ModelConfig:
 class WaveformModel(nn.Module):
     """A spectral network and its prompt bank, usable on waveforms.
 
-    The input is divided by its standard deviation before the network and the outputs are
-    multiplied by it after, so the model is blind to level: f(a x) = a f(x).
+    The input is divided by its level before the network and the outputs are multiplied by it
+    after, so the model is blind to level: f(a x) = a f(x).
 
     Args:
         config: What the model is.
@@ -121,31 +137,123 @@ class WaveformModel(nn.Module):
 
     def forward(
         self,
-        mixture: Float[Tensor, "batch time"],
+        mixture: Float[Tensor, "batch *channel time"],
         prompt_indices: Int[Tensor, "batch source"],
-    ) -> Float[Tensor, "batch source time"]:
-        """Separate mono mixtures at the model's rate; sources are as long as the mixture.
+    ) -> Float[Tensor, "batch source *channel time"]:
+        """Separate mixtures at the model's rate; sources are as long as the mixture.
 
         Args:
-            mixture: Any level; silence gives silence up to rounding.
+            mixture: Mono without an axis for channels, or as many channels as the network
+                hears. Any level; silence gives silence up to rounding.
             prompt_indices: Rows of the prompt bank, from ``prompts.indices``.
         """
-        transform = FftTransform(self.config.stft)
-        return separate(mixture, self.prompts(prompt_indices), self.network, transform)
+        return separate(
+            mixture,
+            self.prompts(prompt_indices),
+            self.network,
+            FftTransform(self.config.stft),
+            level=self.config.level,
+            outputs=self.outputs_for(prompt_indices),
+        )
+
+    @property
+    def all_outputs(self) -> Int[Tensor, "output"]:
+        """Rows of the prompt bank that ask for every fixed output, in order."""
+        return torch.tensor([self.prompts.names.index(name) for name in self.config.outputs])
+
+    @property
+    def names_sources(self) -> bool:
+        """Whether outputs answer prompts; not where the model gives sources of any kind."""
+        return self.prompts.names != (ANY_SOURCE,)
+
+    def outputs_for(
+        self, prompt_indices: Int[Tensor, "batch source"]
+    ) -> Int[Tensor, "batch source"] | None:
+        """Which fixed output answers each prompt; None where every prompt has one of its own.
+
+        The first of equal prompts gets the first output of its kind, the second the second.
+        """
+        if not self.config.outputs:
+            return None
+        outputs = [
+            [place for place, output in enumerate(self.config.outputs) if output == name]
+            for name in self.prompts.names
+        ]
+        most = max(map(len, outputs))
+        # Prompts with fewer outputs are never asked for more: the bank sees to it.
+        table = torch.tensor([row + row[-1:] * (most - len(row)) for row in outputs])
+        is_equal = prompt_indices.unsqueeze(1) == prompt_indices.unsqueeze(2)
+        num_before = is_equal.tril(-1).sum(dim=2).clamp_max(most - 1)
+        return table.to(prompt_indices.device)[prompt_indices, num_before]
 
 
 def separate(
-    mixture: Float[Tensor, "batch time"],
+    mixture: Float[Tensor, "batch *channel time"],
     queries: Float[Tensor, "batch source dim"],
     network: SpectralModel,
     transform: SpectralTransform,
-) -> Float[Tensor, "batch source time"]:
-    """Lead waveforms through a network: level, STFT, network, inverse STFT, level."""
-    batch, length = mixture.shape
-    scale = scale_of(mixture)
-    estimates = network(transform.analyse(mixture / scale), queries)
-    sources = transform.synthesise(estimates.flatten(0, 1), length)
-    return sources.unflatten(0, (batch, -1)) * scale.unsqueeze(1)
+    *,
+    level: Literal["deviation", "spectrum"] = "deviation",
+    outputs: Int[Tensor, "batch source"] | None = None,
+) -> Float[Tensor, "batch source *channel time"]:
+    """Lead waveforms through a network: level, STFT, network, inverse STFT, level.
+
+    Args:
+        mixture: As ``WaveformModel.forward`` takes it.
+        queries: One per source.
+        network: The network.
+        transform: The STFT.
+        level: See ``ModelConfig.level``.
+        outputs: Of a network with fixed outputs, those to go on with.
+    """
+    batch, length = mixture.shape[0], mixture.shape[-1]
+    channels = mixture.shape[1:-1]
+    rows = mixture.flatten(0, -2)
+    scale = scale_of(mixture.flatten(1)) if level == "deviation" else None
+    if scale is not None:
+        rows = (mixture.flatten(1) / scale).reshape(rows.shape)
+    spectrogram = _channels_together(transform.analyse(rows), channels)
+    if scale is None:
+        scale = _spectral_level(spectrogram)
+        spectrogram = spectrogram / scale[..., None, None]
+    estimates = network(spectrogram, queries)
+    if outputs is not None:
+        estimates = estimates[torch.arange(batch, device=outputs.device)[:, None], outputs]
+    sources = transform.synthesise(_channels_apart(estimates, channels), length)
+    # Of a source, a row per channel.
+    gain = scale.reshape(batch, *[1] * (len(channels) + 2))
+    return sources.unflatten(0, (batch, -1, *channels)) * gain
+
+
+def _channels_together(
+    rows: Float[Tensor, "row 2 frame bin"], channels: torch.Size
+) -> Float[Tensor, "batch part frame bin"]:
+    """Channels from the batch to the parts: all real parts, then all imaginary parts."""
+    if not channels:
+        return rows
+    return rows.unflatten(0, (-1, *channels)).transpose(1, 2).flatten(1, 2)
+
+
+def _channels_apart(
+    estimates: Float[Tensor, "batch source part frame bin"], channels: torch.Size
+) -> Float[Tensor, "row 2 frame bin"]:
+    """Sources, and channels where there are any, from their axes to the batch."""
+    if not channels:
+        return estimates.flatten(0, 1)
+    return estimates.unflatten(2, (2, *channels)).transpose(2, 3).flatten(0, 2)
+
+
+def _spectral_level(
+    spectrogram: Float[Tensor, "batch part frame bin"],
+) -> Float[Tensor, "batch 1"]:
+    """Root mean square magnitude over channels, frames and bins.
+
+    Source: K. Saijo and Y. Bando, "Input-adaptive spectral feature compression by sequence
+        modeling for source separation", TASLP 2026.
+    """
+    # Two parts make a magnitude.
+    power = 2 * spectrogram.square().flatten(1).mean(dim=1, keepdim=True)
+    return power.sqrt().clamp_min(1e-15)
 
 
 def build_model(config: ModelConfig) -> WaveformModel:
@@ -157,4 +265,11 @@ def build_model(config: ModelConfig) -> WaveformModel:
     architecture = find_architecture(config.architecture)
     network_config = parse(architecture.config_type, dict(config.network), where="network")
     network = architecture.build(network_config, config.sample_rate, config.stft)
-    return WaveformModel(config, network, PromptBank(config.prompts, network.query_dim))
+    if (network.num_outputs or 0) != len(config.outputs):
+        raise ConfigError(
+            f"the network has {network.num_outputs or 'no fixed'} outputs, but the config names "
+            f"{len(config.outputs)}: outputs is to name the prompt of each, ['speech', 'speech'] "
+            "for two speakers."
+        )
+    most = [config.outputs.count(name) for name in config.prompts] if config.outputs else None
+    return WaveformModel(config, network, PromptBank(config.prompts, network.query_dim, most))

@@ -47,8 +47,31 @@ def assign_within_equal_prompts(
     return chosen
 
 
+def assign_freely(
+    pairwise_loss: Float[Tensor, "batch estimate reference"],
+) -> Int[Tensor, "batch reference"]:
+    """The best assignment when any estimate may answer any reference; some may answer none.
+
+    For models that give sources without saying what they are.
+
+    Args:
+        pairwise_loss: Loss of every estimate against every reference; at least as many
+            estimates as references, and few.
+
+    Returns:
+        For each reference, the index of the estimate that it is compared with.
+    """
+    _, num_estimates, num_references = pairwise_loss.shape
+    options = torch.tensor(
+        list(itertools.permutations(range(num_estimates), num_references)),
+        device=pairwise_loss.device,
+    )
+    totals = pairwise_loss[:, options, torch.arange(num_references)].sum(dim=2)
+    return options[totals.argmin(dim=1)]
+
+
 def gather_sources(
-    estimates: Float[Tensor, "batch source time"], assignment: Int[Tensor, "batch source"]
+    estimates: Float[Tensor, "batch estimate time"], assignment: Int[Tensor, "batch source"]
 ) -> Float[Tensor, "batch source time"]:
     """Put the estimates into the order of the references they were assigned to."""
     return estimates.gather(1, assignment.unsqueeze(-1).expand(-1, -1, estimates.shape[-1]))

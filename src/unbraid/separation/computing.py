@@ -1,6 +1,7 @@
 """Putting a model to work on several rows of samples at a time.
 
-A row is one channel of one chunk; rows know nothing of each other. A processor gives each row
+A row is one channel of one chunk, or all that a model hears together; rows know nothing of each
+other. A processor gives each row
 to a thread with its share of the cores, because the operations of a small network are too
 short to be split; a GPU takes rows in one batch, because they are too short to fill it.
 """
@@ -52,17 +53,19 @@ class RowSeparator:
 
     def separate(
         self,
-        rows: Sequence[Float[Tensor, "_"]],
+        rows: Sequence[Float[Tensor, "*channel _"]],
         prompt_indices: Int[Tensor, "source"],
         is_cancelled: Callable[[], bool],
-    ) -> list[Float[Tensor, "source _"]]:
+    ) -> list[Float[Tensor, "source *channel _"]]:
         """Separate rows, in order; those of one length stand together.
 
         Raises:
             Cancelled: If ``is_cancelled``, asked before each piece of work, said so.
         """
 
-        def separate_batch(batch: Float[Tensor, "row time"]) -> Float[Tensor, "row source time"]:
+        def separate_batch(
+            batch: Float[Tensor, "row *channel time"],
+        ) -> Float[Tensor, "row source *channel time"]:
             if is_cancelled():
                 raise Cancelled("the separation was cancelled.")
             with torch.inference_mode():
@@ -76,12 +79,12 @@ class RowSeparator:
     def _in_batches(
         self,
         separate_batch: Callable[[Tensor], Tensor],
-        rows: Sequence[Float[Tensor, "_"]],
-    ) -> Iterator[Float[Tensor, "source _"]]:
+        rows: Sequence[Float[Tensor, "*channel _"]],
+    ) -> Iterator[Float[Tensor, "source *channel _"]]:
         start = 0
         while start < len(rows):
             candidates = rows[start : start + self._batch]
-            batch = torch.stack([row for row in candidates if len(row) == len(candidates[0])])
+            batch = torch.stack([row for row in candidates if row.shape == candidates[0].shape])
             try:
                 estimates = separate_batch(batch)
             except torch.cuda.OutOfMemoryError:
@@ -94,15 +97,15 @@ class RowSeparator:
 
 
 def _in_threads(
-    work: Callable[[Tensor], Tensor], rows: Sequence[Float[Tensor, "_"]]
-) -> list[Float[Tensor, "source _"]]:
+    work: Callable[[Tensor], Tensor], rows: Sequence[Float[Tensor, "*channel _"]]
+) -> list[Float[Tensor, "source *channel _"]]:
     """Work on the rows, with all threads that this one may use."""
     num_workers = min(_num_threads(), len(rows))
     if num_workers < 2:
         return [work(row) for row in rows]
     num_threads = torch.get_num_threads()
 
-    def work_alone(row: Float[Tensor, "_"]) -> Float[Tensor, "source _"]:
+    def work_alone(row: Float[Tensor, "*channel _"]) -> Float[Tensor, "source *channel _"]:
         torch.set_num_threads(num_threads // num_workers)
         return work(row)
 

@@ -18,7 +18,7 @@ from unbraid.separation.chunking import Chunk, cut, make_plan
 from unbraid.separation.computing import RowSeparator
 from unbraid.separation.finishing import Finisher
 from unbraid.separation.settings import SeparationConfig
-from unbraid.separation.stereo import plan_channels
+from unbraid.separation.stereo import ChannelPlan, plan_channels, plan_joint_channels
 from unbraid.separation.stitching import Stitcher
 from unbraid.types import SeparatedBlock, Waveform, equal_prompt_groups
 
@@ -41,7 +41,8 @@ class StreamSeparator:
         config: How it separates, with what was left to the model filled in.
 
     Raises:
-        ConfigError: If the segment is not positive or not longer than the overlap.
+        ConfigError: If the segment is not positive or not longer than the overlap, or a way to
+            put channels together is chosen for a model that hears them together.
     """
 
     def __init__(
@@ -52,6 +53,12 @@ class StreamSeparator:
     ) -> None:
         config = config or SeparationConfig()
         segment_s, overlap_s = _lengths(config, model)
+        self._hears_together = model.network.num_channels > 1
+        if self._hears_together and config.stereo is not None:
+            raise ConfigError(
+                f"stereo {config.stereo!r}: this model hears {model.network.num_channels} channels "
+                "together, there is nothing to choose; leave it out."
+            )
         self._stereo = config.stereo or model.config.stereo
         self.config = replace(config, segment_s=segment_s, overlap_s=overlap_s, stereo=self._stereo)
         self.device = torch.device(device)
@@ -106,7 +113,7 @@ class StreamSeparator:
             self._plan,
             names,
             sample_rate=self.model.sample_rate,
-            channels_agree=self._stereo != "channels",
+            channels_agree=self._hears_together or self._stereo != "channels",
         )
         chunks = cut(_resampled(mixture, to_model), self._plan)
         for chunk, estimates in self._separated(chunks, indices, is_cancelled):
@@ -132,12 +139,7 @@ class StreamSeparator:
     ) -> Iterator[tuple[Chunk, Float[Tensor, "source channel time"]]]:
         groups = equal_prompt_groups(indices.tolist())
         for together in _grouped(chunks, self._rows.rows_at_once):
-            plans = [
-                plan_channels(
-                    self._padded(chunk.samples), self._stereo, groups, self.model.config.stft
-                )
-                for chunk in together
-            ]
+            plans = [self._channel_plan(self._padded(chunk.samples), groups) for chunk in together]
             if is_cancelled():  # also where all is silent and no row is left
                 raise Cancelled("the separation was cancelled.")
             rows = [row for plan in plans for row in plan.rows]
@@ -145,6 +147,15 @@ class StreamSeparator:
             for chunk, plan in zip(together, plans, strict=True):
                 combined = plan.combine(list(islice(estimates, len(plan.rows))))
                 yield chunk, combined[..., : chunk.samples.shape[1]]
+
+    def _channel_plan(
+        self, samples: Float[Tensor, "channel time"], groups: Sequence[Sequence[int]]
+    ) -> ChannelPlan:
+        network = self.model.network
+        if self._hears_together:
+            num_sources = sum(len(group) for group in groups)
+            return plan_joint_channels(samples, network.num_channels, num_sources)
+        return plan_channels(samples, self._stereo, groups, self.model.config.stft)
 
     def _padded(self, samples: Float[Tensor, "channel _"]) -> Float[Tensor, "channel time"]:
         missing = self._plan.segment - samples.shape[1] if self._plan.join == "mean" else 0

@@ -40,13 +40,14 @@ class ChannelPlan:
     """How the channels of a chunk are separated: what a model has to hear, and what follows.
 
     Attributes:
-        rows: What to separate, one after the other; none where all is silent.
+        rows: What to separate, one after the other: a channel each, or as many channels
+            together as the model hears. None where all is silent.
         combine: Makes the estimates of the channels from those of the rows, in order.
     """
 
-    rows: Sequence[Float[Tensor, "time"]]
+    rows: Sequence[Float[Tensor, "*together time"]]
     combine: Callable[
-        [Sequence[Float[Tensor, "source time"]]], Float[Tensor, "source channel time"]
+        [Sequence[Float[Tensor, "source *together time"]]], Float[Tensor, "source channel time"]
     ]
 
 
@@ -100,6 +101,38 @@ def plan_channels(
         return combined[:, twins] * combined.new_tensor(polarities)[:, None]
 
     return ChannelPlan([samples[row] for row in rows], combine)
+
+
+def plan_joint_channels(
+    samples: Float[Tensor, "channel time"], num_together: int, num_sources: int
+) -> ChannelPlan:
+    """Plan for a model that hears several channels at the same time.
+
+    Channels are taken in groups, in order. Where the last group is not full its channels are
+    repeated, a mono recording on all of them, and each channel gets the mean of what came of its
+    repetitions. Silent groups need no call of the model.
+
+    Args:
+        samples: The chunk, at any level.
+        num_together: How many channels the model hears.
+        num_sources: How many sources it is asked for.
+    """
+    channels = len(samples)
+    starts = range(0, channels, num_together)
+    groups = [[min(start + at, channels - 1) for at in range(num_together)] for start in starts]
+    heard = [group for group in groups if bool(samples[group].any())]
+
+    def combine(
+        estimates: Sequence[Float[Tensor, "source together time"]],
+    ) -> Float[Tensor, "source channel time"]:
+        combined = samples.new_zeros(num_sources, *samples.shape)
+        for group, estimate in zip(heard, estimates, strict=True):
+            for channel in dict.fromkeys(group):
+                repeated = [at for at, each in enumerate(group) if each == channel]
+                combined[:, channel] = estimate[:, repeated].mean(dim=1)
+        return combined
+
+    return ChannelPlan([samples[group] for group in heard], combine)
 
 
 def _distinct(

@@ -10,6 +10,7 @@ from unbraid.errors import ConfigError
 from unbraid.mixing.recipe import MixRecipe, Scene
 from unbraid.models.waveform import ModelConfig
 from unbraid.objectives.losses import SnrLossConfig
+from unbraid.prompts import ANY_SOURCE
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         unknown = set(self.data.pools) - set(self.model.prompts)
-        if unknown:
+        if unknown and ANY_SOURCE not in self.model.prompts:
             names = ", ".join(sorted(unknown))
             raise ConfigError(f"data.pools names prompts that the model does not have: {names}.")
         for name in ("batch_size", "max_steps", "checkpoint_every_steps"):

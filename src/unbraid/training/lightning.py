@@ -19,6 +19,7 @@ from unbraid.evaluation.batches import best_si_sdr_db, mixture_si_sdr_db
 from unbraid.mixing.recipe import MixPlan, Planner
 from unbraid.mixing.render import ClipReader
 from unbraid.models.waveform import WaveformModel
+from unbraid.prompts import ANY_SOURCE
 from unbraid.training.config import OptimiserConfig, TrainConfig
 from unbraid.training.methods.supervised import supervised_loss
 
@@ -40,7 +41,10 @@ class SeparationModule(pl.LightningModule):
 
     def validation_step(self, batch: MixtureBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """SI-SDR improvement of one mixture, logged under its scene."""
-        estimates = self.model(batch.mixture, batch.prompt_indices)
+        asked = batch.prompt_indices
+        if not self.model.names_sources:
+            asked = self.model.all_outputs.to(asked.device).expand(len(asked), -1)
+        estimates = self.model(batch.mixture, asked)
         gain = (best_si_sdr_db(estimates, batch) - mixture_si_sdr_db(batch)).mean()
         self.log(
             self._measure(dataloader_idx),
@@ -156,7 +160,13 @@ class MixtureData(pl.LightningDataModule):
         self._read_clip = read_clip
         self._validation_plans = validation_plans
         self._read_validation_clip = read_validation_clip
-        self._rows = {name: row for row, name in enumerate(config.model.prompts)}
+        prompts = config.model.prompts
+        # A model that does not say what its sources are takes them all for the same.
+        self._rows = {
+            name: prompts.index(name if name in prompts else ANY_SOURCE)
+            for name in (*prompts, *config.data.pools, *config.recipe.composed)
+            if name in prompts or ANY_SOURCE in prompts
+        }
 
     def train_dataloader(self) -> DataLoader[MixtureBatch]:
         """The stream from the step at which the run stands: 0, or where it was resumed."""

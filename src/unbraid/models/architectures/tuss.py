@@ -20,7 +20,7 @@ Source: K. Saijo, J. Ebbers, F. G. Germain, G. Wichern, J. Le Roux, "Task-aware 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -30,7 +30,9 @@ from unbraid.dsp.masks import apply_masks
 from unbraid.dsp.stft import StftConfig
 from unbraid.errors import ConfigError
 from unbraid.models.base import Architecture, SpectralModel
-from unbraid.nn.band_split import BandSplitCodec, BandSplitConfig
+from unbraid.nn.band_split import BandSplitConfig
+from unbraid.nn.codecs import MaskCodecConfig, build_mask_codec
+from unbraid.nn.feature_compression import CompressionConfig
 from unbraid.nn.locoformer import FeedForwardConfig, LocoformerConfig, LocoformerStack
 
 
@@ -47,7 +49,7 @@ class TussConfig:
         start_of_sequence: Put a learned vector between the prompts and the frames.
     """
 
-    codec: BandSplitConfig
+    codec: MaskCodecConfig
     cross_prompt: LocoformerConfig
     extraction: LocoformerConfig
     start_of_sequence: bool = True
@@ -71,8 +73,7 @@ class Tuss(SpectralModel):
         super().__init__()
         dim = config.cross_prompt.dim
         self.query_dim = dim
-        widths = config.codec.band_widths(sample_rate, stft.n_fft)
-        self.codec = BandSplitCodec(config.codec, dim, widths)
+        self.codec = build_mask_codec(config.codec, dim, sample_rate, stft.n_fft)
         self.cross_prompt = LocoformerStack(config.cross_prompt)
         self.extraction = LocoformerStack(config.extraction)
         self.start_of_sequence: nn.Parameter | None = None
@@ -88,7 +89,7 @@ class Tuss(SpectralModel):
     ) -> Float[Tensor, "batch source 2 frame bin"]:
         """Estimate one source per query; masks are complex and unbounded."""
         batch, sources, _ = queries.shape
-        features = self.codec.encode(mixture)
+        features, context = self.codec.encode(mixture)
         prefix = queries
         if self.start_of_sequence is not None:
             start = self.start_of_sequence.expand(batch, 1, -1)
@@ -100,7 +101,9 @@ class Tuss(SpectralModel):
         features = sequence[:, prefix.shape[1] :]
         conditioned = features.unsqueeze(1) * prompts.unsqueeze(2)
         extracted = self.extraction(conditioned.flatten(0, 1))
-        masks = self.codec.decode(extracted).squeeze(1).unflatten(0, (batch, sources))
+        if context is not None:
+            context = context.repeat_interleave(sources, dim=0)
+        masks = self.codec.decode(extracted, context).squeeze(1).unflatten(0, (batch, sources))
         return apply_masks(masks, mixture)
 
 
@@ -118,16 +121,46 @@ def _stack(
     )
 
 
+_MEDIUM = TussConfig(BandSplitConfig(), _stack(4, 64, 4, 128, 384, 1), _stack(2, 64, 4, 96, 256, 4))
+
+
+def _example(codec: MaskCodecConfig) -> TussConfig:
+    stack = LocoformerConfig(
+        num_blocks=1,
+        dim=8,
+        num_groups=2,
+        num_heads=2,
+        attention_dim=8,
+        freq_feed_forward=(FeedForwardConfig(8, 3),),
+        frame_feed_forward=(FeedForwardConfig(8, 1),),
+    )
+    return TussConfig(codec, stack, stack)
+
+
 ARCHITECTURE = Architecture(
     name="tuss",
     config_type=TussConfig,
     build=Tuss,
     presets={
-        "medium": TussConfig(
-            BandSplitConfig(), _stack(4, 64, 4, 128, 384, 1), _stack(2, 64, 4, 96, 256, 4)
-        ),
+        "medium": _MEDIUM,
         "large": TussConfig(
             BandSplitConfig(), _stack(6, 128, 8, 256, 384, 1), _stack(3, 128, 8, 192, 256, 4)
+        ),
+        "medium-sfc-61": replace(_MEDIUM, codec=CompressionConfig(64)),
+        "medium-sfc-64": replace(
+            _MEDIUM, codec=CompressionConfig(64, bands="musical", num_bands=64)
+        ),
+    },
+    examples={
+        "band-split": _example(BandSplitConfig(bands="mel", num_bands=8, decoder_expansion=1)),
+        "attention": _example(CompressionConfig(8, bands="musical", num_bands=8, num_heads=2)),
+        "adaptive attention": _example(
+            CompressionConfig(8, bands="mel", num_bands=8, num_heads=2, queries="adaptive")
+        ),
+        "mamba": _example(
+            CompressionConfig(
+                8, bands="mel", num_bands=8, num_heads=2, mixer="mamba", queries="adaptive"
+            )
         ),
     },
 )
