@@ -17,6 +17,7 @@ from unbraid.checkpoints import (
     save_bundle,
 )
 from unbraid.checkpoints.bundle import CONFIG
+from unbraid.checkpoints.catalogue import missing_models
 from unbraid.checkpoints.importers.tuss import build_released
 from unbraid.errors import CheckpointError
 from unbraid.folders import user_cache_dir, user_home, user_models_dir
@@ -98,6 +99,22 @@ def test_an_unknown_name_is_answered_with_near_names_and_the_place(embedded: Pat
     assert str(user_models_dir()) in str(raised.value)
     with pytest.raises(CheckpointError, match="known: mini"):
         resolve_model("something-else")
+
+
+def test_a_released_model_that_is_not_here_can_be_downloaded(embedded: Path, add: Add) -> None:
+    name = "tuss.large.2-4src"
+    with pytest.raises(CheckpointError, match=f"not here yet; .*models download {name}"):
+        resolve_model(name)
+    assert name in [model.name for model in missing_models()]
+    mine = add(user_models_dir() / name)
+    assert resolve_model(name) == mine
+    assert name not in [model.name for model in missing_models()]
+    assert [info.name for info in list_models()] == ["mini", name]
+
+
+def test_a_released_model_that_only_people_can_fetch_says_where(embedded: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"look at https://huggingface\.co/"):
+        resolve_model("sfc")
 
 
 def test_without_any_model_the_answer_still_makes_sense(

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor
 
 from released_tuss import MEDIUM, TINY, random_state, write_folder
-from unbraid.checkpoints import import_released, importers, resolve_model
+from unbraid.checkpoints import import_released, known_models, resolve_model
 from unbraid.checkpoints.bundle import CARD
 from unbraid.checkpoints.importers import read_released
 from unbraid.checkpoints.importers.tuss import build_released, read_config
+from unbraid.checkpoints.known_models import KNOWN_MODELS
 from unbraid.errors import CheckpointError
 from unbraid.folders import user_models_dir
 from unbraid.models.waveform import WaveformModel
@@ -77,10 +79,12 @@ def test_the_card_says_where_the_weights_come_from_and_their_licence(folder: Pat
 
 def test_a_published_file_is_recognised(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = (folder / "checkpoints" / "model.pth").read_bytes()
-    known = {hashlib.sha256(weights).hexdigest()[:12]: "tuss.medium.2-4src"}
-    monkeypatch.setattr(importers, "_PUBLISHED", known)
+    medium = KNOWN_MODELS[0]
+    file = replace(medium.files[-1], sha256=hashlib.sha256(weights).hexdigest())
+    known = replace(medium, files=(medium.files[0], file))
+    monkeypatch.setattr(known_models, "KNOWN_MODELS", (known,))
     _, card = read_released(folder)
-    assert "begins like that of the published file of `tuss.medium.2-4src`" in card.text
+    assert "is that of the published file of `tuss.medium.2-4src`" in card.text
 
 
 def test_name_and_place_can_be_chosen(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ A model is named in one of four ways, tried in this order:
 3. ``hf:owner/name`` or ``hf:owner/name@revision``: a model on the Hugging Face hub;
 4. ``./some/folder``: a bundle anywhere.
 
-So a name means the same model in every working directory.
+So a name means the same model in every working directory. The released checkpoints that unbraid
+can fetch (``known_models``) are models of the user once they are fetched, and not before.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from unbraid.checkpoints import known_models
 from unbraid.checkpoints.bundle import (
     count_parameters,
     digest,
@@ -26,6 +28,7 @@ from unbraid.checkpoints.bundle import (
     read_config,
 )
 from unbraid.checkpoints.hub import PREFIX, fetch
+from unbraid.checkpoints.known_models import KnownModel
 from unbraid.config import nearest
 from unbraid.errors import CheckpointError
 from unbraid.folders import user_models_dir
@@ -76,8 +79,21 @@ def list_models() -> tuple[ModelInfo, ...]:
     not listed, those in its cache included.
     """
     embedded = [_info_or_damage(*item, "embedded") for item in embedded_models().items()]
-    users = [_info_or_damage(*item, "user") for item in _users().items()]
+    users = [_info_or_damage(*item, "user") for item in user_models().items()]
     return (*embedded, *users)
+
+
+def missing_models() -> tuple[KnownModel, ...]:
+    """The released checkpoints that unbraid knows and that are not among the user's models."""
+    here = user_models()
+    return tuple(model for model in known_models.KNOWN_MODELS if model.name not in here)
+
+
+def how_to_get(model: KnownModel) -> str:
+    """What to do to have a released checkpoint here: the tail of an error."""
+    if model.can_be_fetched:
+        return f"fetch it with `unbraid models download {model.name}`."
+    return f"unbraid cannot fetch it, look at {model.source}."
 
 
 def model_info(model: str | Path) -> ModelInfo:
@@ -93,7 +109,7 @@ def model_info(model: str | Path) -> ModelInfo:
     folder = resolve_model(model)
     if name in embedded_models():
         return _info(name, folder, "embedded")
-    if name in _users():
+    if name in user_models():
         return _info(name, folder, "user")
     if name.startswith(PREFIX):
         return _info(name, folder, "hub")
@@ -113,7 +129,7 @@ def resolve_model(model: str | Path) -> Path:
     """
     name = str(model)
     if isinstance(model, str):
-        if folder := (embedded_models() | _users()).get(name):
+        if folder := (embedded_models() | user_models()).get(name):
             return folder
         if name.startswith(PREFIX):
             return fetch(name)
@@ -129,7 +145,9 @@ def resolve_model(model: str | Path) -> Path:
             f"{name}: a file, not the folder of a model; import released checkpoints first "
             "with `unbraid models import`."
         )
-    known = sorted(embedded_models().keys() | _users().keys())
+    if (released := known_models.find(name)) is not None:
+        raise CheckpointError(f"{name}: is not here yet; {how_to_get(released)}")
+    known = sorted(embedded_models().keys() | user_models().keys())
     choices = nearest(name, known) if known else "there are none yet."
     raise CheckpointError(
         f"{name}: there is no such model; {choices} Your own models belong in {user_models_dir()}."
@@ -141,7 +159,7 @@ def embedded_models() -> dict[str, Path]:
     return dict(_bundles(Path(str(resources.files("unbraid") / "weights"))))
 
 
-def _users() -> dict[str, Path]:
+def user_models() -> dict[str, Path]:
     """The user's models; one that is named like a model of the package goes by its path."""
     taken = embedded_models()
     return {

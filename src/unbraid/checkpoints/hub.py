@@ -9,6 +9,7 @@ from typing import Any
 
 from unbraid.checkpoints.accounting import in_brief
 from unbraid.checkpoints.bundle import FILES
+from unbraid.checkpoints.network import offline_switch
 from unbraid.errors import CheckpointError
 
 #: How the name of a model on the hub begins.
@@ -67,6 +68,7 @@ def _download(
         return Path(
             snapshot_download(
                 repo,
+                local_files_only=bool(offline_switch()),
                 revision=revision,
                 endpoint=endpoint,
                 cache_dir=cache_dir,
@@ -97,6 +99,8 @@ def _download(
 
 def _verify(reference: str, repo: str, folder: Path, endpoint: str | None) -> None:
     """Compare the files with what the hub lists; throw away those that differ."""
+    if offline_switch():
+        return
     from huggingface_hub import HfApi
 
     try:

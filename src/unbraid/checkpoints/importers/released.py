@@ -1,10 +1,12 @@
 """Checkpoints of research code as they lie on disk: a settings file and a pickle of tensors.
 
-Two layouts are read::
+Three layouts are read::
 
     some-model/hparams.yaml                 a Lightning checkpoint, with its hparams.yaml
     some-model/checkpoints/model.pth        beside it, up to two folders above it, or
                                             inside it as hyper_parameters
+    some-model/config.yaml                  ESPnet's, with the average of its best weights
+    some-model/valid.loss.ave_5best.pth
 
 Pickles can run code when they are read. These are read in torch's restricted mode, which
 builds tensors and plain containers and refuses everything else before it runs.
@@ -26,6 +28,7 @@ from unbraid.config import load_mapping
 from unbraid.errors import CheckpointError, ConfigError
 
 _SETTINGS = "hparams.yaml"
+_ESPNET_SETTINGS = "config.yaml"
 _WEIGHTS = Path("checkpoints") / "model.pth"
 
 
@@ -89,6 +92,8 @@ def _find_weights(path: Path) -> Path:
         raise CheckpointError(f"{path}: there is no such file or folder.")
     if (path / _WEIGHTS).is_file():
         return path / _WEIGHTS
+    if averages := sorted(path.glob("valid.loss.ave*.pth")):
+        return averages[0]
     if others := sorted((path / "checkpoints").glob("*.ckpt")) + sorted(path.glob("*.ckpt")):
         raise CheckpointError(
             f"{path}: has no {_WEIGHTS}; choose one of {in_brief(map(str, others))}."
@@ -121,8 +126,7 @@ def _find_settings(
 ) -> tuple[Mapping[str, Any], Path]:
     """The settings, and the file in which they were found."""
     places = [path] if path.is_dir() else list(weights.absolute().parents)[:3]
-    for folder in places:
-        settings = folder / _SETTINGS
+    for settings in (folder / name for folder in places for name in (_SETTINGS, _ESPNET_SETTINGS)):
         if settings.is_file():
             try:
                 return load_mapping(settings), settings
