@@ -6,8 +6,6 @@ else; the recorded waveforms are in the shared folder.
 """
 
 import json
-import math
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from golden_outputs import GOLDEN, assert_golden, fill, golden_mixture
 from released_tuss import (
     MEDIUM,
     hyperparameters,
@@ -31,8 +30,6 @@ from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
 from unbraid.separation.separator import StreamSeparator, separate_waveform
 from unbraid.separation.settings import SeparationConfig
 from unbraid.types import Waveform
-
-GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
 
 Record = Callable[[str, object], None]
 
@@ -101,34 +98,11 @@ def test_recorded_single_pass_of_a_longer_mixture(shared: Path, record_property:
     assert waveforms_db > 80
 
 
-def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Weights by the rule of the golden outputs: a sine whose phase comes from the name."""
-    state = {}
-    for name, shape in shapes.items():
-        size = math.prod(shape)
-        phase = zlib.crc32(name.encode()) % 1000 / 100
-        fan = max(size // shape[0], 1) if len(shape) >= 2 else 1
-        amplitude = 0.5 / math.sqrt(fan) if len(shape) >= 2 else 0.1
-        is_gain = name.endswith("gamma") or (len(shape) == 1 and name.endswith("weight"))
-        wave = torch.sin(0.37 * torch.arange(size, dtype=torch.float64) + phase)
-        state[name] = (float(is_gain) + amplitude * wave).float().reshape(shape)
-    return state
-
-
 def golden_settings(name: str) -> dict[str, Any]:
     if name == "tuss_medium":
         return MEDIUM
     config = GOLDEN[name]["config"]
     return hyperparameters(config["cross"], config["tse"], config["n_cross"], config["n_tse"])
-
-
-def golden_mixture(batch: int, frames: int) -> Tensor:
-    b = torch.arange(batch, dtype=torch.float64)[:, None, None]
-    t = torch.arange(frames, dtype=torch.float64)[:, None]
-    f = torch.arange(1025, dtype=torch.float64)
-    real = torch.sin(0.11 * t + 0.05 * f + b)
-    imaginary = torch.cos(0.03 * t - 0.08 * f + 2 * b)
-    return torch.stack([real, imaginary], dim=1).float()
 
 
 def test_recorded_chunks_of_a_longer_mixture(shared: Path, record_property: Record) -> None:
@@ -149,7 +123,6 @@ def test_recorded_chunks_of_a_longer_mixture(shared: Path, record_property: Reco
 
 @pytest.mark.parametrize("name", ["tuss_tiny", "tuss_medium"])
 def test_golden_outputs(name: str) -> None:
-    """Tighter than the recording asks for: weights by a sine are forgiving of exchanged nets."""
     golden = GOLDEN[name]
     hparams = golden_settings(name)
     conf = hparams["model_conf"]
@@ -158,19 +131,8 @@ def test_golden_outputs(name: str) -> None:
     batch, _, frames, _ = golden["out_shape"]
     with torch.no_grad():
         rows = indices(model, golden["config"]["prompts"])
-        ours = model.network(golden_mixture(batch, frames), model.prompts(rows))
-    ours = ours.movedim(2, -1)
-    assert list(ours.shape[:-1]) == golden["out_shape"]
-    flat = ours.flatten().double()
-    middle = flat.numel() // 2
-    assert float(flat.square().mean().sqrt()) == pytest.approx(golden["rms"], rel=1e-5)
-    assert float(flat.abs().mean()) == pytest.approx(golden["mean_abs"], rel=1e-5)
-    for ours_part, recorded in (
-        (flat[:8], golden["first8"]),
-        (flat[middle : middle + 4], golden["mid4"]),
-        (flat[-4:], golden["last4"]),
-    ):
-        assert ours_part.tolist() == pytest.approx(recorded, abs=1e-5)
+        ours = model.network(golden_mixture(batch, frames, 1025), model.prompts(rows))
+    assert_golden(name, ours)
 
 
 @pytest.mark.parametrize(("preset", "count"), [("medium", 11_132_352), ("large", 38_210_112)])
