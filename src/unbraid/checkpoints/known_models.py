@@ -283,8 +283,8 @@ _SFC = KnownModel(
     paper='K. Saijo, Y. Bando, "Input-adaptive spectral feature compression by sequence modeling '
     'for source separation", IEEE TASLP 2026, arXiv 2602.08671.',
     notes="unbraid knows neither the names nor the digests of these files, so it does not fetch "
-    "them: look at the page, and at the licence that it states. The code of the authors is under "
-    "the MIT licence.",
+    "them: look at the page, and at the licence that it states; `unbraid models import FILE "
+    "--outputs NAMES` reads them. The code of the authors is under the MIT licence.",
 )
 
 

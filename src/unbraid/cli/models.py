@@ -143,12 +143,23 @@ def import_one(
             show_default="a new one among your models",
         ),
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="What the outputs of a model without prompts hold, in order, names with commas "
+            "between them.",
+            show_default="as the files say",
+        ),
+    ] = None,
 ) -> None:
     """Turn a released checkpoint into a model that `separate --model` takes."""
     from unbraid.checkpoints import import_released
     from unbraid.checkpoints.upkeep import note_digest
+    from unbraid.cli.separate import split_names
 
-    bundle = import_released(path, out)
+    named = split_names([outputs]) if outputs is not None else None
+    bundle = import_released(path, out, outputs=named)
     note_digest(bundle.folder)
     print(f"{bundle.card.name}: {bundle.model.num_parameters:,} parameters, {bundle.card.licence}")
     print(f"prompts: {', '.join(bundle.config.prompts)}")

@@ -6,7 +6,7 @@ Importing is the user's act: no such weights come with this package.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from torch import Tensor
 from unbraid.checkpoints.bundle import Bundle, load_bundle, save_bundle
 from unbraid.checkpoints.card import Card
 from unbraid.checkpoints.catalogue import embedded_models
-from unbraid.checkpoints.importers import tf_locoformer, tuss, unconditional
+from unbraid.checkpoints.importers import sfc, tf_locoformer, tuss, unconditional
 from unbraid.checkpoints.importers.released import Released, read_files
 from unbraid.checkpoints.known_models import find_by_digest
 from unbraid.errors import CheckpointError
 from unbraid.folders import user_models_dir
 from unbraid.models.waveform import WaveformModel
+from unbraid.prompts import canonical_name
 
 __all__ = ["build", "import_released", "read_released"]
 
@@ -29,7 +30,12 @@ _NAME = re.compile(r"\w[\w.+-]*")
 
 
 def import_released(
-    path: Path, out: Path | None = None, name: str | None = None, *, overwrite: bool = False
+    path: Path,
+    out: Path | None = None,
+    name: str | None = None,
+    *,
+    outputs: Sequence[str] | None = None,
+    overwrite: bool = False,
 ) -> Bundle:
     """Turn a released checkpoint into a bundle: TUSS, its unconditional baseline, TF-Locoformer.
 
@@ -40,6 +46,8 @@ def import_released(
         out: The bundle to write; None for a folder ``name`` among the user's models.
         name: What to call the model; None for the name of ``out``, or else of the released
             folder.
+        outputs: What the outputs of a model without prompts hold, in order; needed where the
+            files do not say it, and for models trained on kinds of their own.
         overwrite: Replace a bundle that is there already.
 
     Returns:
@@ -62,7 +70,7 @@ def import_released(
                 f"{name}: a model of that name comes with unbraid; choose another name."
             )
         out = user_models_dir() / name
-    model = build(released)
+    model = build(released, outputs)
     save_bundle(model, out, _card(released, name), overwrite=overwrite)
     return load_bundle(out)
 
@@ -80,13 +88,27 @@ def read_released(path: Path) -> tuple[WaveformModel, Card]:
     return build(released), _card(released, released.name)
 
 
-def build(released: Released) -> WaveformModel:
+def build(released: Released, outputs: Sequence[str] | None = None) -> WaveformModel:
     """Build the model that the files describe.
+
+    Args:
+        released: The files.
+        outputs: As in ``import_released``.
 
     Raises:
         CheckpointError: As in ``import_released``.
     """
-    return _family(released).build(released.hparams, released.state, str(released.weights))
+    family = _family(released)
+    where = str(released.weights)
+    names = tuple(canonical_name(name) for name in outputs or ())
+    if family.build_with_outputs is not None:
+        return family.build_with_outputs(released.hparams, released.state, where, names or None)
+    if names:
+        raise CheckpointError(
+            f"{where}: {family.title} says itself what comes out; leave the names of outputs out."
+        )
+    assert family.build is not None, "a family has one way or the other"
+    return family.build(released.hparams, released.state, where)
 
 
 @dataclass(frozen=True)
@@ -95,17 +117,25 @@ class _Family:
 
     Attributes:
         title: What they are.
-        build: Settings, tensors and what to call them in errors → the model.
+        build: Settings, tensors and what to call them in errors → the model; None where the
+            outputs can be named.
+        build_with_outputs: The same with the names of the outputs, or None for the usual ones.
         source: The code's page.
         licence: Under which its publisher releases weights.
         paper: Where it is described.
     """
 
     title: str
-    build: Callable[[Mapping[str, Any], Mapping[str, Tensor], str], WaveformModel]
     source: str
     licence: str
     paper: str
+    build: Callable[[Mapping[str, Any], Mapping[str, Tensor], str], WaveformModel] | None = None
+    build_with_outputs: (
+        Callable[
+            [Mapping[str, Any], Mapping[str, Tensor], str, Sequence[str] | None], WaveformModel
+        ]
+        | None
+    ) = None
 
 
 _TUSS_PAPER = (
@@ -114,26 +144,36 @@ _TUSS_PAPER = (
 )
 _TUSS_SOURCE = "https://github.com/merlresearch/unified-source-separation"
 
-_TUSS = _Family("TUSS", tuss.build_released, _TUSS_SOURCE, "AGPL-3.0-or-later", _TUSS_PAPER)
+_TUSS = _Family("TUSS", _TUSS_SOURCE, "AGPL-3.0-or-later", _TUSS_PAPER, build=tuss.build_released)
 _UNCONDITIONAL = _Family(
     "the unconditional baseline of TUSS",
-    unconditional.build_released,
     _TUSS_SOURCE,
     "AGPL-3.0-or-later",
     _TUSS_PAPER,
+    build_with_outputs=unconditional.build_released,
 )
 _LOCOFORMER = _Family(
     "TF-Locoformer",
-    tf_locoformer.build_released,
     "https://github.com/merlresearch/tf-locoformer",
     "Apache-2.0",
     'K. Saijo, G. Wichern, F. G. Germain, Z. Pan, J. Le Roux, "TF-Locoformer", IWAENC 2024, '
     "arXiv 2408.03440.",
+    build=tf_locoformer.build_released,
+)
+_SFC = _Family(
+    "spectral feature compression",
+    "https://github.com/b-sigpro/spectral-feature-compression",
+    "not stated",
+    'K. Saijo, Y. Bando, "Input-adaptive spectral feature compression by sequence modeling for '
+    'source separation", IEEE TASLP 2026, arXiv 2602.08671.',
+    build_with_outputs=sfc.build_released,
 )
 
 
 def _family(released: Released) -> _Family:
-    """Whose checkpoint it is, by the word that its settings have for the network."""
+    """Whose checkpoint it is, by the names of its tensors or what its settings call the network."""
+    if sfc.is_sfc(released.state):
+        return _SFC
     if released.hparams.get("separator") == "tflocoformer":
         return _LOCOFORMER
     if released.hparams.get("model_name") == "bslocoformer_stack":
@@ -160,8 +200,8 @@ def _card(released: Released, name: str) -> Card:
 These weights were imported with `unbraid models import` from a checkpoint of {family.title}
 ({family.source}). They do not come with unbraid.
 
-- **Licence.** The released weights are under {family.licence}, and so is this copy of them. If you
-  trained the weights yourself, correct the licence above.
+- **Licence.** Of the released weights: {family.licence}; so it is of this copy. If you trained
+  the weights yourself, correct the licence above.
 - **File.** `{released.weights.name}`, SHA-256 `{released.sha256}`. {origin}
 - **Paper.** {family.paper}
 - **Names.** The prompts `sfxbg` and `musicbg` of TUSS are `sfx-mix` and `music-mix` here; the old

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from unbraid.checkpoints.accounting import in_brief
+from unbraid.checkpoints.importers.sfc import is_sfc
 from unbraid.config import load_mapping
 from unbraid.errors import CheckpointError, ConfigError
 
@@ -73,7 +74,8 @@ def read_files(path: Path) -> Released:
             f"{weights}: not a checkpoint, {in_brief(strange)} are no tensors; "
             "give the file with the weights."
         )
-    hparams, settings = _find_settings(path, weights, content)
+    # Of spectral feature compression the tensors say it all.
+    hparams, settings = ({}, weights) if is_sfc(state) else _find_settings(path, weights, content)
     folder = settings.parent
     return Released(
         hparams=hparams,
