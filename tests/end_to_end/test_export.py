@@ -18,7 +18,9 @@ from conftest import ROOT
 from unbraid.apps.demo import SCENES, mix_scene
 from unbraid.apps.export import export_onnx, worst_snr_db
 from unbraid.checkpoints import Card, load_bundle, onnx_graph, resolve_model, save_bundle
+from unbraid.config import dump
 from unbraid.dsp.stft import StftConfig
+from unbraid.models.registry import find_architecture
 from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
 
 REPEATED = ("speech", "speech", "music-mix")
@@ -249,3 +251,35 @@ def test_silence_in_a_source_is_no_difference() -> None:
     assert worst_snr_db(sources, sources) == float("inf")
     assert worst_snr_db(sources, sources + 1e-3) == float("-inf")
     assert worst_snr_db(sources[:, 1:], 1.001 * sources[:, 1:]) == pytest.approx(60, abs=0.01)
+
+
+def save_example(architecture: str, example: str, folder: Path) -> Path:
+    network = dump(find_architecture(architecture).examples[example])
+    outputs = () if architecture == "tuss" else ("vocals", "drums")
+    config = ModelConfig(architecture, 16000, StftConfig(256, 128), network, outputs=outputs)
+    return save_bundle(build_model(config), folder, Card("example", "CC0-1.0", "a seed"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "example", "words"),
+    [
+        ("tf_locoformer", "attention, stereo", "hears 2 channels together"),
+        ("tuss", "mamba", "a recurrence over bins"),
+    ],
+)
+def test_what_makes_no_useful_graph_is_refused(
+    architecture: str, example: str, words: str, tmp_path: Path
+) -> None:
+    folder = save_example(architecture, example, tmp_path / "model")
+    prompts = "vocals,drums"
+    outcome = unbraid("export", folder, "--onnx", tmp_path / "x.onnx", "--prompts", prompts)
+    assert outcome.code == 2
+    assert words in outcome.error
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_fixed_outputs_are_exported_in_the_order_that_is_asked(tmp_path: Path) -> None:
+    folder = save_example("tf_locoformer", "convolutional", tmp_path / "model")
+    done = export_onnx(folder, tmp_path / "x.onnx", ["drums", "vocals"], length_s=0.5)
+    assert done.prompts == ("drums", "vocals")
+    assert done.snr_db > 80

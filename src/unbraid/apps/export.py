@@ -14,10 +14,11 @@ from torch import Tensor
 
 from unbraid.apps.demo import SCENES, mix_scene
 from unbraid.apps.whole_files import make_folder, remove_empty, write_whole
-from unbraid.checkpoints import load_bundle, resolve_model
+from unbraid.checkpoints import Bundle, load_bundle, resolve_model
 from unbraid.dsp.resample import resample
 from unbraid.errors import CheckpointError, ConfigError
 from unbraid.models.inference import for_inference
+from unbraid.nn.selective_scan import SelectiveScan
 
 #: How far the graph's sources must agree with ours, each of them.
 LEAST_SNR_DB = 80.0
@@ -71,7 +72,8 @@ def export_onnx(
         CheckpointError: If there is no such model, it is damaged, a file is in the way, or the
             graph's output differs from ours.
         PromptError: For an empty list, or a name that the model does not know.
-        ConfigError: If ``length_s`` is not a length.
+        ConfigError: If ``length_s`` is not a length, or the network is of a kind that makes no
+            useful graph: one that hears several channels, or one with a recurrence over bins.
         AudioError: If the file cannot be written.
     """
     if path.is_dir() or (path.exists() and not overwrite):
@@ -83,6 +85,7 @@ def export_onnx(
     from unbraid.checkpoints.onnx_graph import as_onnx, onnx_runner
 
     bundle = load_bundle(resolve_model(model))
+    _refuse_what_cannot_be_exported(bundle)
     names = bundle.model.prompts.resolve(prompts)
     rate = bundle.config.sample_rate
     num_samples = None if length_s is None else _num_samples(length_s, rate)
@@ -119,6 +122,20 @@ def export_onnx(
     return Exported(
         path, names, len(content), snr_db, onnx_s / duration_s, our_s / duration_s, num_threads
     )
+
+
+def _refuse_what_cannot_be_exported(bundle: Bundle) -> None:
+    network, name = bundle.model.network, bundle.card.name
+    if network.num_channels > 1:
+        raise ConfigError(
+            f"{name}: hears {network.num_channels} channels together, and graphs take one; "
+            "export a mono model."
+        )
+    if any(isinstance(module, SelectiveScan) for module in network.modules()):
+        raise ConfigError(
+            f"{name}: has a recurrence over bins (Mamba), which ONNX would spell out step by step, "
+            "a thousand times over; export a model with mixer: attention."
+        )
 
 
 def worst_snr_db(
