@@ -16,6 +16,7 @@ Each message says what is wrong, where, and what to do about it, in one line.
 The command line prints it and leaves with the exit code.
 """
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -71,3 +72,14 @@ class Cancelled(UnbraidError):
     """Raised from a progress callback to stop the work; nothing half-written stays."""
 
     exit_code = 130
+
+
+def in_brief(items: Iterable[str], limit: int = 4) -> str:
+    """Join the first few items for a message of one line, and say how many follow.
+
+    >>> in_brief(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
+    listed = list(items)
+    text = ", ".join(listed[:limit])
+    return f"{text} and {len(listed) - limit} more" if len(listed) > limit else text

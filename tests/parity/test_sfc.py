@@ -5,21 +5,16 @@ body between entry and exit is put together here: the architecture that users bu
 by itself.
 """
 
-import json
-import math
-import zlib
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from golden_outputs import GOLDEN, fill
 from unbraid.dsp.bands import musical_bands
 from unbraid.nn.feature_compression import CompressionCodec, CompressionConfig
 from unbraid.nn.locoformer import FeedForwardConfig, LocoformerConfig, LocoformerStack
-
-GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
 
 #: What the rule leaves as the model begins.
 UNTOUCHED = ("pos_bias.pos_bias", "freq_weights")
@@ -114,19 +109,12 @@ def longest_fitting(name: str, names: dict[str, str]) -> tuple[str, str]:
 
 
 @torch.no_grad()
-def fill(model: nn.Module) -> None:
-    """Weights by the rule: a sine whose phase comes from the released name."""
-    for name, parameter in model.named_parameters():
-        theirs = released_name(name)
-        if theirs.endswith(UNTOUCHED):
-            continue
-        size, shape = parameter.numel(), parameter.shape
-        phase = zlib.crc32(theirs.encode()) % 1000 / 100
-        fan = max(size // shape[0], 1) if len(shape) >= 2 else 1
-        amplitude = 0.5 / math.sqrt(fan) if len(shape) >= 2 else 0.1
-        is_gain = theirs.endswith("gamma") or (len(shape) == 1 and theirs.endswith("weight"))
-        wave = torch.sin(0.37 * torch.arange(size, dtype=torch.float64) + phase)
-        parameter.copy_((float(is_gain) + amplitude * wave).float().reshape(shape))
+def fill_by_rule(model: nn.Module) -> None:
+    """Weights by the rule, under the released names."""
+    ours = {released_name(name): tensor for name, tensor in model.named_parameters()}
+    touched = {name: value for name, value in ours.items() if not name.endswith(UNTOUCHED)}
+    for name, values in fill({name: tuple(each.shape) for name, each in touched.items()}).items():
+        touched[name].copy_(values)
 
 
 def golden_mixture(channels: int, frames: int, bins: int) -> Tensor:
@@ -161,7 +149,7 @@ def test_golden_outputs(queries: str) -> None:
         sizes["d_inner"], "musical", 64, queries=queries, num_heads=sizes["n_heads"]
     )
     model = Separator(codec, separator(sizes["sep"]), sizes["n_chan"], sizes["n_src"]).eval()
-    fill(model)
+    fill_by_rule(model)
     assert sum(weight.numel() for weight in model.parameters()) == whole["params"]
     assert sum(weight.numel() for weight in model.codec.encoder.parameters()) == entry["params"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from unbraid.errors import CheckpointError
+from unbraid.errors import CheckpointError, in_brief
 
 
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
@@ -47,14 +47,3 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
         for name, tensor in tensors.items()
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all()
     ]
-
-
-def in_brief(items: Iterable[str], limit: int = 4) -> str:
-    """Join the first few items for a message of one line, and say how many follow.
-
-    >>> in_brief(["a", "b", "c"], limit=2)
-    'a, b and 1 more'
-    """
-    listed = list(items)
-    text = ", ".join(listed[:limit])
-    return f"{text} and {len(listed) - limit} more" if len(listed) > limit else text

@@ -32,9 +32,9 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from unbraid import config as configs
-from unbraid.checkpoints.accounting import check_tensors, in_brief, not_finite
+from unbraid.checkpoints.accounting import check_tensors, not_finite
 from unbraid.checkpoints.card import Card, parse_card
-from unbraid.errors import CheckpointError, ConfigError
+from unbraid.errors import CheckpointError, ConfigError, in_brief
 from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
 
 #: Version of the layout described above.

@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from unbraid.checkpoints.accounting import in_brief
 from unbraid.checkpoints.bundle import FILES
 from unbraid.checkpoints.network import offline_switch
-from unbraid.errors import CheckpointError
+from unbraid.errors import CheckpointError, in_brief
 
 #: How the name of a model on the hub begins.
 PREFIX = "hf:"

@@ -15,12 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from unbraid.checkpoints.accounting import in_brief
 from unbraid.checkpoints.bundle import CARD, FILES, digest, read_card, read_config
 from unbraid.checkpoints.catalogue import embedded_models, resolve_model, user_models
 from unbraid.checkpoints.hub import PREFIX
 from unbraid.config import nearest
-from unbraid.errors import CheckpointError
+from unbraid.errors import CheckpointError, in_brief
 
 #: How a bundle compares with what was written when it was made.
 #:

@@ -25,8 +25,8 @@ from pathlib import Path
 
 from unbraid.audio import MEDIA_EXTENSIONS
 from unbraid.config import parse
-from unbraid.data.corpora.base import MixtureFiles, ReferenceFiles, Track, in_words
-from unbraid.errors import ConfigError, DataError
+from unbraid.data.corpora.base import MixtureFiles, ReferenceFiles, Track
+from unbraid.errors import ConfigError, DataError, in_brief
 from unbraid.prompts import canonical_name
 
 _MIXTURE_NAMES = ("mixture", "mix")
@@ -147,7 +147,7 @@ def _from_list(path: Path, split: str | None) -> list[MixtureFiles]:
             raise DataError(f"{where}: not a mixture ({error}).") from error
     wanted = [files for files in mixtures if split in (None, files.split)]
     if not wanted:
-        splits = in_words(sorted({files.split for files in mixtures})) or "none"
+        splits = in_brief(sorted({files.split for files in mixtures}), limit=5) or "none"
         raise DataError(f"{path}: holds no mixture of the split {split!r}; its splits: {splits}.")
     return wanted
 
@@ -167,7 +167,8 @@ def _mixture(name: str, stems: Mapping[str, str], names: _Names, where: str) -> 
             )
         references.append(ReferenceFiles(prompt, (Track(stems[stem]),)))
     if not references:
-        raise DataError(f"{where}: holds no stems, only {in_words(sorted(stems)) or 'nothing'}.")
+        found = in_brief(sorted(stems), limit=5) or "nothing"
+        raise DataError(f"{where}: holds no stems, only {found}.")
     return MixtureFiles(name, "all", tuple(references), mixture)
 
 

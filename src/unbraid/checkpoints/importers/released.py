@@ -23,10 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.checkpoints.accounting import in_brief
 from unbraid.checkpoints.importers.sfc import is_sfc
 from unbraid.config import load_mapping
-from unbraid.errors import CheckpointError, ConfigError
+from unbraid.errors import CheckpointError, ConfigError, in_brief
 
 _SETTINGS = "hparams.yaml"
 _ESPNET_SETTINGS = "config.yaml"

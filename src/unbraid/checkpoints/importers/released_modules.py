@@ -26,8 +26,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from unbraid.checkpoints.accounting import check_tensors, in_brief, not_finite
-from unbraid.errors import CheckpointError
+from unbraid.checkpoints.accounting import check_tensors, not_finite
+from unbraid.errors import CheckpointError, ConfigError, in_brief
+from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
 from unbraid.nn.band_split import BandSplitCodec
 from unbraid.nn.locoformer import FeedForwardConfig, LocoformerConfig, LocoformerStack
 
@@ -213,6 +214,18 @@ class Slot:
 
     def _in_our_order(self, tensor: Tensor) -> Tensor:
         return tensor if self.rows is None else tensor[self.rows]
+
+
+def build_empty(config: ModelConfig, where: str) -> WaveformModel:
+    """The model that settings describe, with weights that are to be replaced.
+
+    Raises:
+        CheckpointError: If the settings contradict each other.
+    """
+    try:
+        return build_model(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{where}: the settings make no model ({error})") from error
 
 
 def fill(slots: Mapping[str, Slot], found: Mapping[str, Tensor], where: str) -> None:

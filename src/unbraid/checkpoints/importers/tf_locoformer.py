@@ -24,6 +24,7 @@ from torch import Tensor
 from unbraid import config as configs
 from unbraid.checkpoints.importers.released_modules import (
     Slot,
+    build_empty,
     fill,
     refuse,
     stack_slots,
@@ -32,7 +33,7 @@ from unbraid.checkpoints.importers.released_modules import (
 from unbraid.dsp.stft import StftConfig
 from unbraid.errors import CheckpointError, ConfigError
 from unbraid.models.architectures.tf_locoformer import TfLocoformer, TfLocoformerConfig
-from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
+from unbraid.models.waveform import ModelConfig, WaveformModel
 from unbraid.nn.convolutional import ConvolutionalConfig
 from unbraid.nn.locoformer import FeedForwardConfig, LocoformerConfig
 
@@ -119,10 +120,7 @@ def build_released(
             missing, unknown, of the wrong shape or not finite; it names them.
     """
     config = read_config(settings, where)
-    try:
-        model = build_model(config)
-    except ConfigError as error:
-        raise CheckpointError(f"{where}: the settings make no model ({error})") from error
+    model = build_empty(config, where)
     assert isinstance(model.network, TfLocoformer)
     fill(_slots(model.network), without_prefix(state, where), where)
     return model.eval()

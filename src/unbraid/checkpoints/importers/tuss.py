@@ -28,6 +28,7 @@ from unbraid.checkpoints.importers.released_modules import (
     Slot,
     StackSettings,
     StftSettings,
+    build_empty,
     codec_slots,
     contradictions,
     fill,
@@ -38,7 +39,7 @@ from unbraid.checkpoints.importers.released_modules import (
 from unbraid.dsp.stft import StftConfig
 from unbraid.errors import CheckpointError, ConfigError
 from unbraid.models.architectures.tuss import Tuss, TussConfig
-from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
+from unbraid.models.waveform import ModelConfig, WaveformModel
 from unbraid.nn.band_split import BandSplitCodec, BandSplitConfig
 from unbraid.prompts import canonical_name
 
@@ -91,10 +92,7 @@ def build_released(
             missing, unknown, of the wrong shape or not finite; it names them.
     """
     config = read_config(hparams, where)
-    try:
-        model = build_model(config)
-    except ConfigError as error:
-        raise CheckpointError(f"{where}: the settings make no model ({error})") from error
+    model = build_empty(config, where)
     found = without_prefix(state, where)
     released_prompts = {canonical_name(name): name for name in hparams["model_conf"]["prompts"]}
     fill(_slots(model, released_prompts), found, where)

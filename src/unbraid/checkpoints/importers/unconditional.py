@@ -32,6 +32,7 @@ from unbraid.checkpoints.importers.released_modules import (
     Slot,
     StackSettings,
     StftSettings,
+    build_empty,
     codec_slots,
     contradictions,
     fill,
@@ -42,7 +43,7 @@ from unbraid.checkpoints.importers.released_modules import (
 from unbraid.dsp.stft import StftConfig
 from unbraid.errors import CheckpointError, ConfigError
 from unbraid.models.architectures.unconditional import Unconditional, UnconditionalConfig
-from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
+from unbraid.models.waveform import ModelConfig, WaveformModel
 from unbraid.nn.band_split import BandSplitCodec, BandSplitConfig
 from unbraid.prompts import ANY_SOURCE, canonical_name
 
@@ -96,10 +97,7 @@ def build_released(
             missing, unknown, of the wrong shape or not finite; it names them.
     """
     config = read_config(hparams, where, outputs)
-    try:
-        model = build_model(config)
-    except ConfigError as error:
-        raise CheckpointError(f"{where}: the settings make no model ({error})") from error
+    model = build_empty(config, where)
     assert isinstance(model.network, Unconditional)
     fill(_slots(model.network), without_prefix(state, where), where)
     return model.eval()

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from unbraid.audio import AudioInfo, probe
 from unbraid.data.manifest import Recording
-from unbraid.errors import AudioError, DataError
+from unbraid.errors import AudioError, DataError, in_brief
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def require(root: Path, names: Sequence[str], corpus: str) -> None:
     missing = [name for name in names if not (root / name).exists()]
     if missing:
         raise DataError(
-            f"{root}: not a whole copy of {corpus}, it has no {in_words(missing)}; "
+            f"{root}: not a whole copy of {corpus}, it has no {in_brief(missing, limit=5)}; "
             "give the folder that holds it, or unpack the missing part there."
         )
 
@@ -284,13 +284,3 @@ def probed(path: Path, track: int | None = None) -> AudioInfo:
         return probe(path, track)
     except AudioError as error:
         raise DataError(str(error)) from error
-
-
-def in_words(names: Sequence[str], at_most: int = 5) -> str:
-    """Names with commas between them, cut short where there are many.
-
-    >>> in_words(["a", "b"]), in_words(["a", "b", "c"], at_most=2)
-    ('a, b', 'a, b and 1 more')
-    """
-    shown = ", ".join(names[:at_most])
-    return f"{shown} and {len(names) - at_most} more" if len(names) > at_most else shown

@@ -25,9 +25,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from unbraid.data.corpora.base import Corpus, in_words, recording_of, require
+from unbraid.data.corpora.base import Corpus, recording_of, require
 from unbraid.data.manifest import Recording
-from unbraid.errors import DataError
+from unbraid.errors import DataError, in_brief
 
 _TITLE = "WSJ0"
 _LICENCE = "LDC User Agreement"
@@ -57,7 +57,7 @@ def recordings(root: Path) -> Iterator[Recording]:
     if missing := sorted(splits.keys() - found.keys()):
         raise DataError(
             f"{root}: {len(missing)} of {len(splits)} utterances of {_TITLE} are nowhere below "
-            f"it: {in_words(missing)}; copy the missing discs there."
+            f"it: {in_brief(missing, limit=5)}; copy the missing discs there."
         )
     for utterance in sorted(splits):
         yield recording_of(
