@@ -54,12 +54,13 @@ def _stack(num_blocks: int, frame_kernel: int) -> dict[str, Any]:
 
 
 _BAND_SPLIT = {"bands": "bs-roformer"}
+_COMPRESSION = {"inner_dim": 32, "num_heads": 2}  # heads of 16 channels, as published
 
 #: Variant → what its model is; the body has two blocks and one.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "band-split": {"codec": _BAND_SPLIT},
-    "sfc-61": {"codec": {"inner_dim": 32, "bands": "bs-roformer"}},
-    "sfc-64": {"codec": {"inner_dim": 32, "bands": "musical", "num_bands": 64}},
+    "sfc-61": {"codec": {**_COMPRESSION, "bands": "bs-roformer"}},
+    "sfc-64": {"codec": {**_COMPRESSION, "bands": "musical", "num_bands": 64}},
     "unconditional": {"codec": _BAND_SPLIT, "num_outputs": MOST_SOURCES},
 }
 

@@ -11,7 +11,9 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
+from unbraid.nn.nearby_attention import nearby_attention
 from unbraid.nn.selective_scan import SelectiveScan
 
 # Frames whose attention is computed together on a processor, where no gradients are wanted.
@@ -82,16 +84,32 @@ class CrossAttention(nn.Module):
         tokens: Float[Tensor, "row token dim"],
     ) -> Float[Tensor, "row query dim"]:
         asking, keys, values = self.heads(queries, tokens)
-        bias = self.bias()
-        if bias is not None:
-            bias = bias.to(asking.dtype).unsqueeze(0)
-            if not torch.is_grad_enabled():
-                # The fused kernels refuse what could ask for a gradient, even where nothing
-                # does: five times slower, and all scores at once in memory.
-                bias = bias.detach()
-        gathered = torch.nn.functional.scaled_dot_product_attention(asking, keys, values, bias)
+        gathered = self._attend(asking, keys, values)
         attended = self.output(gathered.transpose(1, 2).flatten(-2))
         return attended + self.feed_forward(self.feed_forward_norm(attended))
+
+    def _attend(
+        self,
+        asking: Float[Tensor, "row head query channel"],
+        keys: Float[Tensor, "row head token channel"],
+        values: Float[Tensor, "row head token channel"],
+    ) -> Float[Tensor, "row head query channel"]:
+        bias = self.bias()
+        if bias is None:
+            return scaled_dot_product_attention(asking, keys, values)
+        if (
+            torch.is_grad_enabled()
+            and asking.device.type == "cpu"
+            and asking.dtype == torch.float32
+            and not torch.compiler.is_compiling()
+        ):
+            # The fused kernels refuse a bias that is trained, and all scores at once are slow.
+            return nearby_attention(asking, keys, values, bias)
+        bias = bias.to(asking.dtype).unsqueeze(0)
+        if not torch.is_grad_enabled():
+            # Refused even where nothing asks for a gradient.
+            bias = bias.detach()
+        return scaled_dot_product_attention(asking, keys, values, bias)
 
     def heads(
         self,
@@ -213,8 +231,13 @@ class SwiGlu(nn.Module):
 
     def forward(self, features: Float[Tensor, "*axes input"]) -> Float[Tensor, "*axes dim"]:
         """Positions do not hear each other."""
-        value, gate = self.expand(features).chunk(2, dim=-1)
-        return self.reduce(value * torch.nn.functional.silu(gate))
+        # Two products instead of one that is cut in two: training would put the gradients of
+        # both halves together again, which takes a seventh of a whole step.
+        (value_weight, gate_weight), (value_bias, gate_bias) = (
+            parameter.chunk(2) for parameter in (self.expand.weight, self.expand.bias)
+        )
+        gate = silu(linear(features, gate_weight, gate_bias))
+        return self.reduce(linear(features, value_weight, value_bias) * gate)
 
 
 class RmsNorm(nn.Module):
