@@ -6,7 +6,7 @@ prompts, a model can be exported, and teaching a prompt is training one row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -44,21 +44,37 @@ def canonical_name(name: str) -> str:
 class PromptBank(nn.Module):
     """One learned vector per prompt, looked up by index.
 
+    Prompts that are added may have several vectors (one per band, say). A row is then as wide
+    as the longest prompt, and shorter ones are repeated in it, which changes no output.
+
     Args:
         names: Canonical names, unique, one per row.
         dim: Length of a prompt vector; 0 for a model with fixed outputs, which has no vectors.
         most: How often each prompt can be asked for, in the order of the names; None for as
             often as one likes.
+        query_vectors: How many vectors a prompt may have, see ``SpectralModel``.
+
+    Attributes:
+        names: The names, one per row.
+        dim: Length of a prompt vector.
 
     Raises:
         PromptError: If a name stands twice or is empty.
     """
 
-    def __init__(self, names: Sequence[str], dim: int, most: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        dim: int,
+        most: Sequence[int] | None = None,
+        query_vectors: Sequence[int] = (1,),
+    ) -> None:
         super().__init__()
         if len(set(names)) != len(names) or not all(names):
             raise PromptError(f"prompt names must be unique and not empty: {', '.join(names)}.")
         self.names = tuple(names)
+        self.dim = dim
+        self._query_vectors = tuple(query_vectors)
         self._most = {} if most is None else dict(zip(names, most, strict=True))
         weight = torch.empty(len(names), dim)
         # On the meta device only the shape is wanted; see ``nn.rotary``.
@@ -99,6 +115,52 @@ class PromptBank(nn.Module):
                 )
         return tuple(resolved)
 
-    def forward(self, indices: Int[Tensor, "batch source"]) -> Float[Tensor, "batch source dim"]:
+    def with_prompts(self, vectors: Mapping[str, Float[Tensor, "vector dim"]]) -> PromptBank:
+        """A new bank with further prompts behind those of this one, which stays as it is.
+
+        The new bank's rows are copies. What was asked for before gives exactly the same sources.
+
+        Args:
+            vectors: Name → the prompt's vectors, as many as the network takes for a query. The
+                name may be an alias of another prompt, and then wins over it.
+
+        Raises:
+            PromptError: If the model has fixed outputs, a name is empty or taken, or vectors are
+                not finite or do not fit the network.
+        """
+        if not self.dim:
+            raise PromptError(
+                f"this model always gives the same outputs ({', '.join(self.names)}), so no prompt "
+                "can be added; choose a model that is asked with prompts."
+            )
+        for name, prompt in vectors.items():
+            self._check_new(name, prompt)
+        rows = [self.weight, *(prompt.flatten()[None] for prompt in vectors.values())]
+        widest = max(row.shape[1] for row in rows)
+        wide = [row.detach().to(self.weight).repeat(1, widest // row.shape[1]) for row in rows]
+        with torch.device("meta"):  # fresh numbers are not wanted
+            bank = PromptBank((*self.names, *vectors), self.dim, None, self._query_vectors)
+        bank.weight = nn.Parameter(torch.cat(wide), requires_grad=self.weight.requires_grad)
+        return bank
+
+    def _check_new(self, name: str, prompt: Tensor) -> None:
+        if not name.strip() or name != name.strip():
+            raise PromptError(f"{name!r} is no name for a prompt; choose one without blanks.")
+        if name in self.names:
+            raise PromptError(
+                f"prompt {name!r}: the model has one of that name already; choose another name."
+            )
+        allowed = " or ".join(str([number, self.dim]) for number in self._query_vectors)
+        if list(prompt.shape) not in [[number, self.dim] for number in self._query_vectors]:
+            raise PromptError(
+                f"prompt {name!r} has the shape {list(prompt.shape)}, but this model takes "
+                f"{allowed}; use the model that it was made for."
+            )
+        if not bool(torch.isfinite(prompt).all()):
+            raise PromptError(
+                f"prompt {name!r} holds values that are no finite numbers; make or get it again."
+            )
+
+    def forward(self, indices: Int[Tensor, "batch source"]) -> Float[Tensor, "batch source query"]:
         """The vectors at ``indices``."""
         return torch.nn.functional.embedding(indices, self.weight)

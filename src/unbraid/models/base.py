@@ -34,6 +34,9 @@ class SpectralModel(nn.Module, ABC):
 
     #: Length of a query vector; 0 with fixed outputs.
     query_dim: int
+    #: How many such vectors a query may have; several stand behind each other in the axis
+    #: ``query``. One is always enough.
+    query_vectors: tuple[int, ...] = (1,)
     #: How many outputs there always are; None for one per query.
     num_outputs: int | None = None
     #: How many channels it hears together.
@@ -43,7 +46,7 @@ class SpectralModel(nn.Module, ABC):
     def forward(
         self,
         mixture: Float[Tensor, "batch part frame bin"],
-        queries: Float[Tensor, "batch source dim"],
+        queries: Float[Tensor, "batch source query"],
     ) -> Float[Tensor, "batch output part frame bin"]:
         """Estimate the spectrogram of every queried source, or of all fixed outputs."""
 

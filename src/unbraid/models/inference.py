@@ -53,6 +53,7 @@ class _Autocast(SpectralModel):
     def __init__(self, network: SpectralModel, device_type: str) -> None:
         super().__init__()
         self.query_dim = network.query_dim
+        self.query_vectors = network.query_vectors
         self.num_outputs = network.num_outputs
         self.num_channels = network.num_channels
         self._network = network
@@ -61,7 +62,7 @@ class _Autocast(SpectralModel):
     def forward(
         self,
         mixture: Float[Tensor, "batch part frame bin"],
-        queries: Float[Tensor, "batch source dim"],
+        queries: Float[Tensor, "batch source query"],
     ) -> Float[Tensor, "batch output part frame bin"]:
         with torch.autocast(self._device_type, torch.bfloat16):
             return self._network(mixture, queries).float()

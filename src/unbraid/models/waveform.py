@@ -156,6 +156,14 @@ class WaveformModel(nn.Module):
             outputs=self.outputs_for(prompt_indices),
         )
 
+    def with_prompts(self, vectors: Mapping[str, Float[Tensor, "vector dim"]]) -> WaveformModel:
+        """A model that also knows these prompts; it shares the network, and this one stays.
+
+        Raises:
+            PromptError: As ``PromptBank.with_prompts``.
+        """
+        return WaveformModel(self.config, self.network, self.prompts.with_prompts(vectors))
+
     @property
     def all_outputs(self) -> Int[Tensor, "output"]:
         """Rows of the prompt bank that ask for every fixed output, in order."""
@@ -189,7 +197,7 @@ class WaveformModel(nn.Module):
 
 def separate(
     mixture: Float[Tensor, "batch *channel time"],
-    queries: Float[Tensor, "batch source dim"],
+    queries: Float[Tensor, "batch source query"],
     network: SpectralModel,
     transform: SpectralTransform,
     *,
@@ -272,4 +280,5 @@ def build_model(config: ModelConfig) -> WaveformModel:
             "for two speakers."
         )
     most = [config.outputs.count(name) for name in config.prompts] if config.outputs else None
-    return WaveformModel(config, network, PromptBank(config.prompts, network.query_dim, most))
+    prompts = PromptBank(config.prompts, network.query_dim, most, network.query_vectors)
+    return WaveformModel(config, network, prompts)

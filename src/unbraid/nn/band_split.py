@@ -77,6 +77,7 @@ class BandSplitCodec(SpectralCodec):
     ) -> None:
         super().__init__()
         self.band_widths = band_widths
+        self.num_bands = len(band_widths)
         self.num_sources = num_sources
         self.compression = config.compression
         self.magnitude_input = config.magnitude_input

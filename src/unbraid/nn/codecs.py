@@ -6,11 +6,13 @@ from typing import TypeAlias
 
 from unbraid.errors import ConfigError
 from unbraid.nn.band_split import BandSplitCodec, BandSplitConfig
-from unbraid.nn.codec import SpectralCodec
 from unbraid.nn.feature_compression import CompressionCodec, CompressionConfig
 
 #: Any of them; ``inner_dim`` makes it spectral feature compression.
 MaskCodecConfig: TypeAlias = BandSplitConfig | CompressionConfig
+
+#: What they describe; each says how many bands its features have.
+MaskCodec: TypeAlias = BandSplitCodec | CompressionCodec
 
 
 def build_mask_codec(
@@ -21,7 +23,7 @@ def build_mask_codec(
     *,
     num_sources: int = 1,
     num_channels: int = 1,
-) -> SpectralCodec:
+) -> MaskCodec:
     """Make a codec with fresh weights.
 
     Args:

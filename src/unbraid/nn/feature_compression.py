@@ -136,6 +136,7 @@ class CompressionCodec(SpectralCodec):
     ) -> None:
         super().__init__()
         parts = 2 * num_channels
+        self.num_bands = len(bands)
         self.encoder = CompressionEncoder(config, dim, bands, parts)
         self.decoder = CompressionDecoder(config, dim, bands, parts, num_sources)
 

@@ -4,7 +4,8 @@
 paper                  here                        what it is
 =====================  ==========================  =======================================
 X                      mixture                     spectrogram of the mixture
-P_1 .. P_N             queries                     one learned vector per wanted source
+P_1 .. P_N             queries                     one learned vector per wanted source, or
+                                                   one per band (ours)
 SOS                    start_of_sequence           vector between the prompts and the frames
 Z                      features                    the mixture's features
 cross-prompt module    cross_prompt                blocks over prompts and frames together
@@ -16,6 +17,8 @@ M_n, Y_n               masks, estimates            Y_n = M_n X
 
 Source: K. Saijo, J. Ebbers, F. G. Germain, G. Wichern, J. Le Roux, "Task-aware unified
     source separation", ICASSP 2025, arXiv 2410.23987.
+Differs: A query may have a vector for every band, so that prompts that are taught to a finished
+    network have more to say; with one vector all is as published.
 """
 
 from __future__ import annotations
@@ -74,6 +77,8 @@ class Tuss(SpectralModel):
         dim = config.cross_prompt.dim
         self.query_dim = dim
         self.codec = build_mask_codec(config.codec, dim, sample_rate, stft.n_fft)
+        # One band that all share is the same as one vector.
+        self.query_vectors = tuple(sorted({1, self.codec.num_bands}))
         self.cross_prompt = LocoformerStack(config.cross_prompt)
         self.extraction = LocoformerStack(config.extraction)
         self.start_of_sequence: nn.Parameter | None = None
@@ -85,18 +90,24 @@ class Tuss(SpectralModel):
     def forward(
         self,
         mixture: Float[Tensor, "batch 2 frame bin"],
-        queries: Float[Tensor, "batch source dim"],
+        queries: Float[Tensor, "batch source query"],
     ) -> Float[Tensor, "batch source 2 frame bin"]:
-        """Estimate one source per query; masks are complex and unbounded."""
+        """Estimate one source per query; masks are complex and unbounded.
+
+        Args:
+            mixture: The spectrogram.
+            queries: One vector each, which all bands share, or one vector per band, the vectors
+                behind each other from the lowest band up.
+        """
         batch, sources, _ = queries.shape
         features, context = self.codec.encode(mixture)
-        prefix = queries
+        num_bands = features.shape[2]
+        # One vector is repeated over the bands.
+        prefix = queries.unflatten(2, (-1, self.query_dim)).expand(-1, -1, num_bands, -1)
         if self.start_of_sequence is not None:
-            start = self.start_of_sequence.expand(batch, 1, -1)
-            prefix = torch.cat([queries, start], dim=1)
-        # A prompt is one vector, repeated over the bands.
-        prefix_bands = prefix.unsqueeze(2).expand(-1, -1, features.shape[2], -1)
-        sequence = self.cross_prompt(torch.cat([prefix_bands, features], dim=1))
+            start = self.start_of_sequence.expand(batch, 1, num_bands, -1)
+            prefix = torch.cat([prefix, start], dim=1)
+        sequence = self.cross_prompt(torch.cat([prefix, features], dim=1))
         prompts = sequence[:, :sources]
         features = sequence[:, prefix.shape[1] :]
         conditioned = features.unsqueeze(1) * prompts.unsqueeze(2)
