@@ -9,7 +9,12 @@ from unbraid.dsp.matrix_stft import MatrixTransform
 from unbraid.dsp.stft import FftTransform, StftConfig, istft, stft
 from unbraid.errors import ConfigError
 
-CONFIGS = [StftConfig(), StftConfig(3072, 1536), StftConfig(512, 128, "hann")]
+CONFIGS = [
+    StftConfig(),
+    StftConfig(3072, 1536),
+    StftConfig(512, 128, "hann"),
+    StftConfig(512, 80, "hann", "reflect"),
+]
 
 
 @settings(deadline=None, max_examples=60)
@@ -24,7 +29,9 @@ def test_the_inverse_gives_every_sample_back(length: int, config: StftConfig) ->
 @settings(deadline=None, max_examples=30)
 @given(
     length=st.integers(1, 5000),
-    config=st.sampled_from([*CONFIGS, StftConfig(14, 7), StftConfig(90, 15, "hann")]),
+    config=st.sampled_from(
+        [*CONFIGS, StftConfig(14, 7), StftConfig(90, 15, "hann"), StftConfig(90, 16)]
+    ),
 )
 def test_matrix_products_compute_the_same(length: int, config: StftConfig) -> None:
     generator = torch.Generator().manual_seed(length)

@@ -83,12 +83,13 @@ class MatrixTransform(nn.Module):
         """As ``FftTransform.analyse``."""
         size, hop = self.config.n_fft, self.config.hop_length
         num_frames = self.config.num_frames(waveform.shape[-1])
-        num_hops = num_frames - 1 + size // hop
-        # Reflection leaves a part of a hop over.
-        whole = padded(waveform, self.config)[:, : num_hops * hop]
-        hops = whole.unflatten(-1, (num_hops, hop))
-        shifted = [hops[:, shift : shift + num_frames] for shift in range(size // hop)]
-        frames = torch.cat(shifted, dim=-1) * self.window
+        hops_per_frame = -(-size // hop)
+        num_hops = num_frames - 1 + hops_per_frame
+        # Reflection leaves a part of a hop over; a hop that does not divide the window lacks one.
+        whole = torch.nn.functional.pad(padded(waveform, self.config), (0, -size % hop))
+        hops = whole[:, : num_hops * hop].unflatten(-1, (num_hops, hop))
+        shifted = [hops[:, shift : shift + num_frames] for shift in range(hops_per_frame)]
+        frames = torch.cat(shifted, dim=-1)[..., :size] * self.window
         columns = frames.unflatten(-1, (self._inner_size, -1)).transpose(-1, -2)
         inner = (columns @ self.inner).unflatten(-1, (2, -1))  # batch frame q part row
         stacked = inner.permute(4, 0, 1, 3, 2).flatten(3).flatten(1, 2)  # row, frames, part q

@@ -23,7 +23,7 @@ class StftConfig:
 
     Attributes:
         n_fft: Window length and transform size in samples, even.
-        hop_length: Step between frames in samples; must divide ``n_fft`` at least twice.
+        hop_length: Step between frames in samples, at most half of ``n_fft``.
         window: ``sqrt_hann`` (the periodic square-root Hann window of TUSS) or ``hann``.
         padding: What stands before the first sample and after the last. ``zeros``, as in
             TUSS; or ``reflect``, as in ``torch.stft`` with its defaults. Waveforms are filled up
@@ -39,9 +39,9 @@ class StftConfig:
     def __post_init__(self) -> None:
         if self.n_fft < 2 or self.n_fft % 2:
             raise ConfigError(f"stft.n_fft must be an even number of samples, not {self.n_fft}.")
-        if not 1 <= self.hop_length <= self.n_fft // 2 or self.n_fft % self.hop_length:
+        if not 1 <= self.hop_length <= self.n_fft // 2:
             raise ConfigError(
-                f"stft.hop_length must divide n_fft ({self.n_fft}) at least twice, "
+                f"stft.hop_length must be from 1 to half of n_fft ({self.n_fft}), "
                 f"not {self.hop_length}."
             )
 
@@ -131,7 +131,7 @@ def overlap_add(
     Args:
         frames: The first one is centred on the first sample.
         window: What the frames were multiplied with, before the transform and after it.
-        hop_length: From frame to frame; divides the frames' length.
+        hop_length: From frame to frame.
         num_samples: Of the result.
     """
     start = len(window) // 2
@@ -147,7 +147,8 @@ def _added_up(
     frames: Float[Tensor, "batch frame sample"], hop_length: int
 ) -> Float[Tensor, "batch time"]:
     # Hops of equal rank lie side by side: a few long sums instead of one short for each frame.
-    hops = frames.unflatten(-1, (-1, hop_length))
+    whole = torch.nn.functional.pad(frames, (0, -frames.shape[2] % hop_length))
+    hops = whole.unflatten(-1, (-1, hop_length))
     overlap = hops.shape[2]
     total = torch.nn.functional.pad(hops[:, :, 0], (0, 0, 0, overlap - 1))
     for shift in range(1, overlap):
