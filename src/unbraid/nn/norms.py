@@ -72,5 +72,21 @@ def _mean(features: Float[Tensor, "batch frame band dim"]) -> Float[Tensor, "bat
     return features.mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
 
 
+def batch_norm(num_channels: int, momentum: float = 0.1) -> nn.BatchNorm2d:
+    """Batch normalisation of ``batch channel row column``, whose state is all real numbers.
+
+    Left out is PyTorch's count of batches: it matters only to running statistics that are
+    plain means over all batches, and these forget.
+
+    Args:
+        num_channels: Channels on the second axis, each with a gain, a bias, and a running mean
+            and variance that take the place of the batch's outside training.
+        momentum: How much of the running statistics each batch replaces.
+    """
+    norm = nn.BatchNorm2d(num_channels, momentum=momentum)
+    norm.num_batches_tracked = None
+    return norm
+
+
 #: The norms that a TF-Locoformer path can have; both work on the last axis.
 Norm = RmsGroupNorm | nn.LayerNorm

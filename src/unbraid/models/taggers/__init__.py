@@ -1,0 +1,1 @@
+"""Sound taggers: what they hear becomes a query."""
