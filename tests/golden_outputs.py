@@ -26,7 +26,9 @@ def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
         phase = zlib.crc32(name.encode()) % 1000 / 100
         fan = max(size // shape[0], 1) if len(shape) >= 2 else 1
         amplitude = 0.5 / math.sqrt(fan) if len(shape) >= 2 else 0.1
-        is_gain = name.endswith("gamma") or (len(shape) == 1 and name.endswith("weight"))
+        is_gain = name.endswith(("gamma", "running_var")) or (
+            len(shape) == 1 and name.endswith("weight")
+        )
         wave = torch.sin(0.37 * torch.arange(size, dtype=torch.float64) + phase)
         state[name] = (float(is_gain) + amplitude * wave).float().reshape(shape)
     return state
@@ -47,9 +49,19 @@ def assert_golden(name: str, spectrograms: Tensor) -> None:
 
     Tighter than the recording asks for: weights by a sine are forgiving of exchanged nets.
     """
+    assert_golden_numbers(name, spectrograms.movedim(2, -1), GOLDEN[name]["out_shape"] + [2])
+
+
+def assert_golden_numbers(name: str, ours: Tensor, shape: list[int] | None = None) -> None:
+    """Compare numbers of any meaning, in the order in which they were recorded.
+
+    Args:
+        name: The recording.
+        ours: What is compared with it.
+        shape: What it is to have; None for that of the recording.
+    """
     golden = GOLDEN[name]
-    ours = spectrograms.movedim(2, -1)
-    assert list(ours.shape[:-1]) == golden["out_shape"]
+    assert list(ours.shape) == (shape or golden["out_shape"])
     flat = ours.flatten().double()
     middle = flat.numel() // 2
     assert float(flat.square().mean().sqrt()) == pytest.approx(golden["rms"], rel=1e-5)

@@ -98,6 +98,11 @@ class PromptBank(nn.Module):
             PromptError: For an empty list, a name that the bank does not hold, or one that
                 stands more often than the model has outputs for it.
         """
+        if not self.names:
+            raise PromptError(
+                "the model knows no prompt by name; give it an example of the sound (--query "
+                "CLIP), if it has a tagger, or teach it one (`unbraid teach`)."
+            )
         if not names:
             raise PromptError(f"no prompt given; name at least one of: {', '.join(self.names)}.")
         resolved = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -17,8 +17,16 @@ from unbraid.dsp.stft import FftTransform, SpectralTransform, StftConfig
 from unbraid.errors import ConfigError
 from unbraid.models.base import SpectralModel
 from unbraid.models.registry import find_architecture
+from unbraid.models.taggers.htsat import Htsat, HtsatConfig
 from unbraid.prompts import ANY_SOURCE, STANDARD_PROMPTS, PromptBank
 from unbraid.types import StereoMode
+
+#: What a waveform is divided by before the network and multiplied by after it.
+#:
+#: ``deviation``: its standard deviation, as TUSS and TF-Locoformer do.
+#: ``spectrum``: the root mean square of its spectrogram, as SFC does.
+#: ``none``: nothing, as ST-SED-SEP does; the network hears absolute levels.
+Level: TypeAlias = Literal["deviation", "spectrum", "none"]
 
 
 @dataclass(frozen=True)
@@ -66,15 +74,15 @@ class ModelConfig:
         prompts: Canonical names of the prompts that the model knows.
         outputs: Of a network with fixed outputs, the prompt that each of them answers; equal
             ones for outputs of one kind. The prompts are then these, each once.
-        level: What the waveform is divided by before the network: ``deviation``, its standard
-            deviation, as TUSS and TF-Locoformer do; or ``spectrum``, the root mean square of its
-            spectrogram, as SFC does.
+        level: What the waveform is divided by before the network, see ``Level``.
         segment_s: Length of the chunks that suits the model, in seconds.
         overlap_s: How much neighbouring chunks share, in seconds.
         stereo: How several channels are put together, see ``types.StereoMode``: the better the
             model, the more ``channels`` suits it.
         presence: Prompt → how to tell from its stem that its sound is there. Prompts that
             are not in here are judged by weights that are common to all.
+        tagger: Of a model whose queries are embeddings of sounds, what makes them; None for a
+            model that is asked by name only.
     """
 
     architecture: str
@@ -83,11 +91,12 @@ class ModelConfig:
     network: Mapping[str, Any]
     prompts: tuple[str, ...] = STANDARD_PROMPTS
     outputs: tuple[str, ...] = ()
-    level: Literal["deviation", "spectrum"] = "deviation"
+    level: Level = "deviation"
     segment_s: float = 8.0
     overlap_s: float = 2.0
     stereo: StereoMode = "channels"
     presence: Mapping[str, PresenceWeights] = field(default_factory=dict)
+    tagger: HtsatConfig | None = None
 
     def __post_init__(self) -> None:
         if self.outputs:
@@ -111,19 +120,29 @@ class WaveformModel(nn.Module):
     """A spectral network and its prompt bank, usable on waveforms.
 
     The input is divided by its level before the network and the outputs are multiplied by it
-    after, so the model is blind to level: f(a x) = a f(x).
+    after, so the model is blind to level: f(a x) = a f(x). Not so with ``ModelConfig.level``
+    ``none``.
 
     Args:
         config: What the model is.
         network: The network that the config describes.
         prompts: The bank that its queries come from.
+        tagger: What makes queries of sounds; None if nothing does. It takes no part in
+            separation, and training leaves it alone.
     """
 
-    def __init__(self, config: ModelConfig, network: SpectralModel, prompts: PromptBank) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        network: SpectralModel,
+        prompts: PromptBank,
+        tagger: Htsat | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.network = network
         self.prompts = prompts
+        self.tagger = None if tagger is None else tagger.requires_grad_(False)
 
     @property
     def sample_rate(self) -> int:
@@ -132,8 +151,12 @@ class WaveformModel(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers in the network and its prompts, frozen rotary frequencies included."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        """Numbers in the network and its prompts, frozen rotary frequencies included.
+
+        Without the tagger, and without running statistics, which are no parameters.
+        """
+        parts = (self.network, self.prompts)
+        return sum(each.numel() for part in parts for each in part.parameters())
 
     def forward(
         self,
@@ -162,7 +185,9 @@ class WaveformModel(nn.Module):
         Raises:
             PromptError: As ``PromptBank.with_prompts``.
         """
-        return WaveformModel(self.config, self.network, self.prompts.with_prompts(vectors))
+        prompts = self.prompts.with_prompts(vectors)
+        config = replace(self.config, prompts=prompts.names)
+        return WaveformModel(config, self.network, prompts, self.tagger)
 
     @property
     def all_outputs(self) -> Int[Tensor, "output"]:
@@ -201,7 +226,7 @@ def separate(
     network: SpectralModel,
     transform: SpectralTransform,
     *,
-    level: Literal["deviation", "spectrum"] = "deviation",
+    level: Level = "deviation",
     outputs: Int[Tensor, "batch source"] | None = None,
 ) -> Float[Tensor, "batch source *channel time"]:
     """Lead waveforms through a network: level, STFT, network, inverse STFT, level.
@@ -221,7 +246,7 @@ def separate(
     if scale is not None:
         rows = (mixture.flatten(1) / scale).reshape(rows.shape)
     spectrogram = _channels_together(transform.analyse(rows), channels)
-    if scale is None:
+    if level == "spectrum":
         scale = _spectral_level(spectrogram)
         spectrogram = spectrogram / scale[..., None, None]
     estimates = network(spectrogram, queries)
@@ -229,8 +254,8 @@ def separate(
         estimates = estimates[torch.arange(batch, device=outputs.device)[:, None], outputs]
     sources = transform.synthesise(_channels_apart(estimates, channels), length)
     # Of a source, a row per channel.
-    gain = scale.reshape(batch, *[1] * (len(channels) + 2))
-    return sources.unflatten(0, (batch, -1, *channels)) * gain
+    sources = sources.unflatten(0, (batch, -1, *channels))
+    return sources if scale is None else sources * scale.reshape(batch, *[1] * (len(channels) + 2))
 
 
 def _channels_together(
@@ -279,6 +304,12 @@ def build_model(config: ModelConfig) -> WaveformModel:
             f"{len(config.outputs)}: outputs is to name the prompt of each, ['speech', 'speech'] "
             "for two speakers."
         )
+    if config.tagger is not None and config.tagger.embedding_dim != network.query_dim:
+        raise ConfigError(
+            f"embeddings of the tagger have {config.tagger.embedding_dim} numbers, but queries of "
+            f"the network have {network.query_dim}; the two do not belong together."
+        )
     most = [config.outputs.count(name) for name in config.prompts] if config.outputs else None
     prompts = PromptBank(config.prompts, network.query_dim, most, network.query_vectors)
-    return WaveformModel(config, network, prompts)
+    tagger = None if config.tagger is None else Htsat(config.tagger)
+    return WaveformModel(config, network, prompts, tagger)
