@@ -1,16 +1,18 @@
-"""A model on disk: a folder with four files, none of which can run code.
+"""A model on disk: a folder with four files or five, none of which can run code.
 
 =====================  ===========================================================
 ``config.json``        ``format`` (1) and the fields of ``ModelConfig``
 ``model.safetensors``  the tensors of the network, under the network's own names
 ``prompts.safetensors``  one vector [dim] per prompt, under the prompt's name
 ``README.md``          the card: licence, source, what the model can and cannot do
+``tagger.safetensors``  the tensors of the tagger, where the config describes one
 =====================  ===========================================================
 
 The digest of a bundle is the SHA-256 of its first three files, one after the other::
 
     cat model.safetensors prompts.safetensors config.json | sha256sum
 
+with ``tagger.safetensors`` behind ``config.json`` where there is one,
 so it changes when the model computes something else, and not when its card is edited.
 """
 
@@ -45,8 +47,15 @@ MODEL = "model.safetensors"
 PROMPTS = "prompts.safetensors"
 CARD = "README.md"
 
-#: The files of a bundle; there is nothing else in one.
+TAGGER = "tagger.safetensors"
+
+#: The files that every bundle has.
 FILES = (CONFIG, MODEL, PROMPTS, CARD)
+#: The files that a bundle may have; there is nothing else in one.
+POSSIBLE_FILES = (*FILES, TAGGER)
+
+#: How names of running statistics end. They are stored, but they are no parameters.
+_STATISTICS = (".running_mean", ".running_var")
 
 #: What weights may be stored as. They are always loaded as float32.
 _DISK_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -61,7 +70,7 @@ class Bundle:
         config: What the model was built from.
         card: Licence, source and description.
         folder: Where it was loaded from.
-        digest: SHA-256 of weights, prompts and config, 64 hexadecimal digits.
+        digest: SHA-256 of weights, prompts, config and tagger, 64 hexadecimal digits.
     """
 
     model: WaveformModel
@@ -108,6 +117,11 @@ def save_bundle(
     # positions, and a rounding error would grow with them.
     exact = {name for name, tensor in _state(fresh.network).items() if not tensor.requires_grad}
     network = _for_disk(_state(model.network), dtype, exact, MODEL)
+    tagger = None
+    if model.tagger is not None:
+        # No gradient says here what is learned: in a model, all of the tagger is frozen.
+        statistics = {name for name in _state(model.tagger) if name.endswith(_STATISTICS)}
+        tagger = _for_disk(_state(model.tagger), dtype, statistics, TAGGER)
     prompts = _for_disk(_prompt_vectors(model), dtype, set(), PROMPTS)
     with _replacing(folder) as partial:
         # The one metadata key keeps the bytes, and so the digest, the same on every save.
@@ -115,6 +129,11 @@ def save_bundle(
         (partial / MODEL).write_bytes(serialize(network, metadata={"format": "pt"}))
         (partial / PROMPTS).write_bytes(serialize(prompts, metadata={"format": "pt"}))
         settings = {"format": FORMAT} | configs.dump(model.config)
+        if tagger is None:
+            # Bundles without one are, to the byte, what they were before there were any.
+            del settings["tagger"]
+        else:
+            (partial / TAGGER).write_bytes(serialize(tagger, metadata={"format": "pt"}))
         (partial / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         (partial / CARD).write_text(card.render(), encoding="utf-8")
     return folder
@@ -135,10 +154,14 @@ def load_bundle(folder: str | Path) -> Bundle:
     card = read_card(folder)
     network = _read_tensors(folder / MODEL)
     prompts = _read_tensors(folder / PROMPTS)
-    model = _build(config, network, prompts, folder)
+    tagger = _read_tensors(folder / TAGGER) if config.tagger is not None else {}
+    model = _build(config, network, prompts, tagger, folder)
     _fill(model.network, network)
+    if model.tagger is not None:
+        _fill(model.tagger, tagger)
     with torch.no_grad():
-        model.prompts.weight.copy_(torch.stack([prompts[name] for name in config.prompts]))
+        for name, row in zip(config.prompts, model.prompts.weight, strict=True):
+            row.copy_(prompts[name])
     return Bundle(model.eval(), config, card, folder, digest(folder))
 
 
@@ -170,9 +193,14 @@ def read_config(folder: Path) -> ModelConfig:
                 f"{path}: model format {written!r} is not one that this version of unbraid "
                 f"reads (it reads {FORMAT}); install a newer unbraid."
             )
-        return configs.parse(ModelConfig, settings, where=str(path))
+        config = configs.parse(ModelConfig, settings, where=str(path))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
+    if config.tagger is not None and not (folder / TAGGER).is_file():
+        raise CheckpointError(
+            f"{folder}: not a whole model, its tagger ({TAGGER}) is missing; get the model again."
+        )
+    return config
 
 
 def read_card(folder: Path) -> Card:
@@ -192,6 +220,8 @@ def read_card(folder: Path) -> Card:
 def count_parameters(folder: Path) -> int:
     """How many numbers a bundle stores, read from the heads of its files.
 
+    Without the tagger, and without running statistics, as ``WaveformModel.num_parameters``.
+
     Raises:
         CheckpointError: If a file is missing or damaged.
     """
@@ -199,18 +229,21 @@ def count_parameters(folder: Path) -> int:
     for name in (MODEL, PROMPTS):
         with _opened(folder / name) as tensors:
             for key in tensors.keys():  # noqa: SIM118 - not a mapping
+                if name == MODEL and key.endswith(_STATISTICS):
+                    continue
                 total += torch.Size(tensors.get_slice(key).get_shape()).numel()
     return total
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of weights, prompts and config, one after the other, as hexadecimal digits.
+    """SHA-256 of weights, prompts, config and, if there is one, tagger, in hexadecimal digits.
 
     Raises:
         CheckpointError: If one of the files cannot be read.
     """
     sha256 = hashlib.sha256()
-    for name in (MODEL, PROMPTS, CONFIG):
+    tagger = (TAGGER,) if (folder / TAGGER).is_file() else ()
+    for name in (MODEL, PROMPTS, CONFIG, *tagger):
         try:
             with (folder / name).open("rb") as file:
                 while block := file.read(1 << 20):
@@ -251,6 +284,7 @@ def _build(
     config: ModelConfig,
     network: Mapping[str, Tensor],
     prompts: Mapping[str, Tensor],
+    tagger: Mapping[str, Tensor],
     folder: Path,
 ) -> WaveformModel:
     """Build the model that ``config`` describes, once the tensors are known to fit it."""
@@ -260,6 +294,8 @@ def _build(
             blueprint = build_model(config)
         check_tensors(network, _state(blueprint.network), str(folder / MODEL))
         check_tensors(prompts, _prompt_vectors(blueprint), str(folder / PROMPTS))
+        if blueprint.tagger is not None:
+            check_tensors(tagger, _state(blueprint.tagger), str(folder / TAGGER))
         return build_model(config)
     except CheckpointError:
         raise

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from unbraid.checkpoints.bundle import FILES
+from unbraid.checkpoints.bundle import FILES, POSSIBLE_FILES
 from unbraid.checkpoints.network import offline_switch
 from unbraid.errors import CheckpointError, in_brief
 
@@ -20,7 +20,7 @@ _REFERENCE = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+)
 def fetch(reference: str, *, endpoint: str | None = None, cache_dir: Path | None = None) -> Path:
     """Fetch a bundle from the hub, or find it in the cache.
 
-    Only the four files of a bundle are fetched. Their SHA-256 (for the small files their git
+    Only the files of a bundle are fetched. Their SHA-256 (for the small files their git
     hash) is compared with what the hub lists whenever the hub can be reached; offline, the
     copy in the cache is used as it is.
 
@@ -71,7 +71,7 @@ def _download(
                 revision=revision,
                 endpoint=endpoint,
                 cache_dir=cache_dir,
-                allow_patterns=list(FILES),
+                allow_patterns=list(POSSIBLE_FILES),
             )
         )
     except HFValidationError as error:
@@ -111,7 +111,8 @@ def _verify(reference: str, repo: str, folder: Path, endpoint: str | None) -> No
         # Offline, or the hub is down: each file was compared when it came.
         return
     listed = {file.rfilename: file for file in listing.siblings or ()}
-    damaged = [name for name in FILES if not _is_as_listed(folder / name, listed.get(name))]
+    present = [name for name in POSSIBLE_FILES if (folder / name).is_file()]
+    damaged = [name for name in present if not _is_as_listed(folder / name, listed.get(name))]
     for name in damaged:
         _forget(folder / name)
     if damaged:

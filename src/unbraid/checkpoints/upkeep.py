@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from unbraid.checkpoints.bundle import CARD, FILES, digest, read_card, read_config
+from unbraid.checkpoints.bundle import CARD, POSSIBLE_FILES, digest, read_card, read_config
 from unbraid.checkpoints.catalogue import embedded_models, resolve_model, user_models
 from unbraid.checkpoints.hub import PREFIX
 from unbraid.config import nearest
@@ -179,5 +179,5 @@ def _other_files(folder: Path) -> Iterator[str]:
         return
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name not in FILES:
+            if entry.name not in POSSIBLE_FILES:
                 yield entry.name

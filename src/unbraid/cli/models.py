@@ -152,6 +152,21 @@ def import_one(
             show_default="as the files say",
         ),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="What to call the model.", show_default="as its folder or file is called"
+        ),
+    ] = None,
+    tagger: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The checkpoint of the tagger that makes queries for it, so that it can be asked "
+            "by example.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Turn a released checkpoint into a model that `separate --model` takes."""
     from unbraid.checkpoints import import_released
@@ -159,10 +174,13 @@ def import_one(
     from unbraid.cli.separate import split_names
 
     named = split_names([outputs]) if outputs is not None else None
-    bundle = import_released(path, out, outputs=named)
+    bundle = import_released(path, out, name, outputs=named, tagger=tagger)
     note_digest(bundle.folder)
     print(f"{bundle.card.name}: {bundle.model.num_parameters:,} parameters, {bundle.card.licence}")
-    print(f"prompts: {', '.join(bundle.config.prompts)}")
+    if bundle.model.tagger is not None:
+        print("with a tagger: ask it by example, with `unbraid separate --query CLIP`")
+    if bundle.config.prompts:
+        print(f"prompts: {', '.join(bundle.config.prompts)}")
     print(f"written to {bundle.folder}")
 
 

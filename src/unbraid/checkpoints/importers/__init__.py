@@ -16,7 +16,7 @@ from torch import Tensor
 from unbraid.checkpoints.bundle import Bundle, load_bundle, save_bundle
 from unbraid.checkpoints.card import Card
 from unbraid.checkpoints.catalogue import embedded_models
-from unbraid.checkpoints.importers import sfc, tf_locoformer, tuss, unconditional
+from unbraid.checkpoints.importers import sfc, st_sed_sep, tf_locoformer, tuss, unconditional
 from unbraid.checkpoints.importers.released import Released, read_files
 from unbraid.checkpoints.known_models import find_by_digest
 from unbraid.errors import CheckpointError
@@ -35,9 +35,12 @@ def import_released(
     name: str | None = None,
     *,
     outputs: Sequence[str] | None = None,
+    tagger: Path | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Turn a released checkpoint into a bundle: TUSS, its unconditional baseline, TF-Locoformer.
+    """Turn a released checkpoint into a bundle.
+
+    TUSS and its unconditional baseline, TF-Locoformer, SFC and ST-SED-SEP are read.
 
     Args:
         path: A released folder (``hparams.yaml`` and ``checkpoints/model.pth``), or a
@@ -48,6 +51,8 @@ def import_released(
             folder.
         outputs: What the outputs of a model without prompts hold, in order; needed where the
             files do not say it, and for models trained on kinds of their own.
+        tagger: The checkpoint of the tagger whose latents a model takes for queries; it becomes
+            a part of the model.
         overwrite: Replace a bundle that is there already.
 
     Returns:
@@ -70,7 +75,7 @@ def import_released(
                 f"{name}: a model of that name comes with unbraid; choose another name."
             )
         out = user_models_dir() / name
-    model = build(released, outputs)
+    model = build(released, outputs, None if tagger is None else read_files(tagger))
     save_bundle(model, out, _card(released, name), overwrite=overwrite)
     return load_bundle(out)
 
@@ -88,12 +93,15 @@ def read_released(path: Path) -> tuple[WaveformModel, Card]:
     return build(released), _card(released, released.name)
 
 
-def build(released: Released, outputs: Sequence[str] | None = None) -> WaveformModel:
+def build(
+    released: Released, outputs: Sequence[str] | None = None, tagger: Released | None = None
+) -> WaveformModel:
     """Build the model that the files describe.
 
     Args:
         released: The files.
         outputs: As in ``import_released``.
+        tagger: The files of the tagger, if there is one.
 
     Raises:
         CheckpointError: As in ``import_released``.
@@ -101,14 +109,35 @@ def build(released: Released, outputs: Sequence[str] | None = None) -> WaveformM
     family = _family(released)
     where = str(released.weights)
     names = tuple(canonical_name(name) for name in outputs or ())
+    if tagger is not None and not family.takes_tagger:
+        raise CheckpointError(f"{where}: {family.title} has no tagger; leave it out.")
     if family.build_with_outputs is not None:
         return family.build_with_outputs(released.hparams, released.state, where, names or None)
     if names:
         raise CheckpointError(
             f"{where}: {family.title} says itself what comes out; leave the names of outputs out."
         )
+    if family.takes_tagger:
+        return _with_tagger(released, tagger)
     assert family.build is not None, "a family has one way or the other"
     return family.build(released.hparams, released.state, where)
+
+
+def _with_tagger(released: Released, tagger: Released | None) -> WaveformModel:
+    where = str(released.weights)
+    if st_sed_sep.is_tagger(released.state):
+        raise CheckpointError(
+            f"{where}: is a tagger, which separates nothing by itself; import its separator and "
+            "give this file with --tagger."
+        )
+    if tagger is None:
+        return st_sed_sep.build_released(released.state, where)
+    if not st_sed_sep.is_tagger(tagger.state):
+        raise CheckpointError(
+            f"{tagger.weights}: is not the checkpoint of an HTS-AT tagger; give the one that the "
+            "separator was trained with."
+        )
+    return st_sed_sep.build_released(released.state, where, tagger.state, str(tagger.weights))
 
 
 @dataclass(frozen=True)
@@ -123,6 +152,7 @@ class _Family:
         source: The code's page.
         licence: Under which its publisher releases weights.
         paper: Where it is described.
+        takes_tagger: Whether the network is queried with what a tagger hears.
     """
 
     title: str
@@ -136,6 +166,7 @@ class _Family:
         ]
         | None
     ) = None
+    takes_tagger: bool = False
 
 
 _TUSS_PAPER = (
@@ -168,12 +199,23 @@ _SFC = _Family(
     'source separation", IEEE TASLP 2026, arXiv 2602.08671.',
     build_with_outputs=sfc.build_released,
 )
+_ST_SED_SEP = _Family(
+    "ST-SED-SEP",
+    "https://github.com/RetroCirce/Zero_Shot_Audio_Source_Separation",
+    "MIT",
+    'K. Chen, X. Du, B. Zhu, Z. Ma, T. Berg-Kirkpatrick, S. Dubnov, "Zero-shot audio source '
+    'separation through query-based learning from weakly-labeled data", AAAI 2022, '
+    "arXiv 2112.07891.",
+    takes_tagger=True,
+)
 
 
 def _family(released: Released) -> _Family:
     """Whose checkpoint it is, by the names of its tensors or what its settings call the network."""
     if sfc.is_sfc(released.state):
         return _SFC
+    if st_sed_sep.is_separator(released.state) or st_sed_sep.is_tagger(released.state):
+        return _ST_SED_SEP
     if released.hparams.get("separator") == "tflocoformer":
         return _LOCOFORMER
     if released.hparams.get("model_name") == "bslocoformer_stack":

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from unbraid.checkpoints.importers.sfc import is_sfc
+from unbraid.checkpoints.importers.st_sed_sep import is_separator, is_tagger
 from unbraid.config import load_mapping
 from unbraid.errors import CheckpointError, ConfigError, in_brief
 
@@ -73,8 +74,9 @@ def read_files(path: Path) -> Released:
             f"{weights}: not a checkpoint, {in_brief(strange)} are no tensors; "
             "give the file with the weights."
         )
-    # Of spectral feature compression the tensors say it all.
-    hparams, settings = ({}, weights) if is_sfc(state) else _find_settings(path, weights, content)
+    # Of some, the tensors say it all.
+    is_enough = is_sfc(state) or is_separator(state) or is_tagger(state)
+    hparams, settings = ({}, weights) if is_enough else _find_settings(path, weights, content)
     folder = settings.parent
     return Released(
         hparams=hparams,

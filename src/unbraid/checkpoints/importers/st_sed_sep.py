@@ -150,7 +150,7 @@ def build_released(
 
 def _read_separator(state: Mapping[str, Tensor], where: str) -> tuple[QueryUnetConfig, int]:
     """The network, and the size of its transform."""
-    widths = []
+    widths: list[int] = []
     while (name := f"encoder_block{len(widths) + 1}.conv_block.conv1.weight") in state:
         widths.append(_shape(state, name, 4, where)[0])
     centre = _shape(state, "conv_block7.conv1.weight", 4, where)[0]

@@ -93,7 +93,6 @@ class QueryUnet(SpectralModel):
         self.last = _Convolutions(levels[0], levels[0], config.query_dim)
         self.mask = nn.Conv2d(levels[0], 1, 1)
         nn.init.xavier_uniform_(self.mask.weight)
-        nn.init.zeros_(self.mask.bias)
 
     def forward(
         self,
