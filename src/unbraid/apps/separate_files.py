@@ -77,6 +77,7 @@ class SeparateOptions:
         peak_dbfs: Bring the highest peak of all stems of a recording to this level, with
             one gain for all of them; None to leave levels alone.
         remux: Stems to put under the pictures of a video as well, or ``("all",)``.
+        queries: Of prompts that are shown by example, the SHA-256 of their clip.
 
     Raises:
         ConfigError: For a template that cannot name stems safely, a track below 1, or a
@@ -92,6 +93,7 @@ class SeparateOptions:
     track: int | None = None
     peak_dbfs: float | None = None
     remux: tuple[str, ...] = ()
+    queries: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_template(self.template)
@@ -336,6 +338,8 @@ class FileJob:
                 "track": options.track,
                 "peak_dbfs": options.peak_dbfs,
                 "remux": list(self._videos),
+                # Only where there are some: what was finished before there were any stays so.
+                **({"queries": dict(options.queries)} if options.queries else {}),
             },
             "settings": asdict(self._separator.engine.config),
         }

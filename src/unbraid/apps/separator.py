@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid.apps.queries import Queries, with_queries
 from unbraid.audio import AudioFormat, AudioInfo, probe, read_blocks, safe_name, write
 from unbraid.checkpoints import DEFAULT_MODEL, load_bundle, resolve_model
 from unbraid.errors import ConfigError
@@ -227,6 +228,7 @@ def load_separator(
     config: SeparationConfig | None = None,
     *,
     device: torch.device | str | None = None,
+    queries: Queries | None = None,
 ) -> Separator:
     """Load a model, ready to separate.
 
@@ -234,13 +236,17 @@ def load_separator(
         model: A name, a folder or a model on the hub, as in ``checkpoints.resolve_model``.
         config: How to separate; None for what suits the model.
         device: Where to compute; None takes the first of cuda, mps and cpu that is there.
+        queries: Sounds that are shown by example, for a model with a tagger: name → clips. The
+            names are prompts from then on.
 
     Raises:
         CheckpointError: If there is no such model, or it is damaged.
         ConfigError: If segment and overlap make no sense together.
+        PromptError, AudioError: As ``queries.with_queries``.
     """
-    bundle = load_bundle(resolve_model(model))
-    return Separator(bundle.model, config, device=_best_device() if device is None else device)
+    loaded = load_bundle(resolve_model(model)).model
+    loaded = with_queries(loaded, queries) if queries else loaded
+    return Separator(loaded, config, device=_best_device() if device is None else device)
 
 
 def as_waveform(recording: Waveform | Tensor | np.ndarray, sample_rate: int | None) -> Waveform:

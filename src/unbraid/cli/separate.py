@@ -46,6 +46,15 @@ def separate(
             show_default=_DEFAULT_PROMPTS,
         ),
     ] = None,
+    query: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="CLIP",
+            help="A clip in which a sound is heard alone: one more stem is what sounds like it. "
+            "For models with a tagger; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
         str,
         typer.Option("--model", "-m", help="A model's name, its folder, or hf:owner/name."),
@@ -179,6 +188,7 @@ def separate(
     A recording whose stems are finished is skipped.
     """
     from unbraid.apps.batch import separate_files
+    from unbraid.apps.queries import digest_of_clip, name_queries
     from unbraid.apps.separate_files import SeparateOptions
     from unbraid.apps.separator import load_separator
     from unbraid.checkpoints import model_info
@@ -216,6 +226,12 @@ def separate(
     )
     devices = parse_devices(device)
     info = model_info(model)
+    names = split_names(prompts or [] if query or prompts is not None else [_DEFAULT_PROMPTS])
+    clips = name_queries(query or [], (*info.prompts, *names, _RESIDUAL))
+    queries = {name: [clip] for name, clip in clips.items()}
+    separators = [
+        load_separator(info.path, config, device=name, queries=queries) for name in devices
+    ]
     options = SeparateOptions(
         model_name=info.name.removeprefix("hf:"),
         model_digest=info.digest,
@@ -226,9 +242,9 @@ def separate(
         track=track,
         peak_dbfs=peak,
         remux=tuple(split_names(remux or [])),
+        queries={name: digest_of_clip(clip) for name, clip in clips.items()},
     )
-    names = split_names([_DEFAULT_PROMPTS] if prompts is None else prompts)
-    separators = [load_separator(info.path, config, device=name) for name in devices]
+    names += clips
     lines = JsonLines() if as_json else None
     with Bar(is_shown=not quiet) as bar:
 

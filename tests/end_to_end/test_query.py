@@ -1,0 +1,148 @@
+"""``unbraid separate --query``: sounds that are shown instead of named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from command_line import unbraid
+from released_st_sed_sep import separator_state, tagger_state, write_checkpoint
+from unbraid import load_separator
+from unbraid.apps.queries import name_queries, query_from_clips
+from unbraid.checkpoints import Bundle, import_released, save_bundle
+from unbraid.errors import AudioError, PromptError
+from unbraid.models.waveform import WaveformModel
+
+RATE = 32_000
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    separator = write_checkpoint(tmp_path / "asp.ckpt", separator_state())
+    tagger = write_checkpoint(tmp_path / "htsat.ckpt", tagger_state())
+    return import_released(separator, name="asp", tagger=tagger)
+
+
+@pytest.fixture
+def model(bundle: Bundle) -> WaveformModel:
+    return bundle.model
+
+
+def sound(seed: int, seconds: float, rate: int = RATE, channels: int = 1) -> np.ndarray:
+    shape = (round(seconds * rate), channels)
+    return 0.1 * np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def write(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate, subtype="FLOAT" if path.suffix == ".wav" else None)
+    return path
+
+
+def test_a_query_is_the_mean_embedding_of_its_clips(model: WaveformModel, tmp_path: Path) -> None:
+    clips = [write(tmp_path / f"{seed}.wav", sound(seed, 0.5 + seed)) for seed in range(2)]
+    query = query_from_clips(model, clips)
+    assert model.tagger is not None
+    with torch.no_grad():
+        embeddings = [
+            model.tagger(torch.from_numpy(sound(seed, 0.5 + seed)).T).embedding[0]
+            for seed in range(2)
+        ]
+    torch.testing.assert_close(query, torch.stack(embeddings).mean(dim=0))
+    assert not query.is_inference()
+
+
+def test_channels_are_averaged_and_silence_left_out(model: WaveformModel, tmp_path: Path) -> None:
+    mono = sound(1, 1.0)
+    pause = np.zeros((RATE, 1), np.float32)
+    # Blocks of silence are a tenth of a second, so a whole second leaves no rest.
+    clip = np.concatenate([pause, mono[: RATE // 2], pause, mono[RATE // 2 :], pause])
+    stereo = np.concatenate([2 * clip, np.zeros_like(clip)], axis=1)
+    expected = query_from_clips(model, [write(tmp_path / "mono.wav", mono)])
+    found = query_from_clips(model, [write(tmp_path / "stereo.wav", stereo)])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_clips_of_any_rate_and_length_are_heard(model: WaveformModel, tmp_path: Path) -> None:
+    for name, seconds, rate in (
+        ("a.flac", 0.01, 8000),
+        ("b.ogg", 0.7, 44_100),
+        ("c.wav", 21, RATE),
+    ):
+        assert torch.isfinite(
+            query_from_clips(model, [write(tmp_path / name, sound(2, seconds, rate), rate)])
+        ).all()
+
+
+def test_clips_that_show_nothing_are_refused(model: WaveformModel, tmp_path: Path) -> None:
+    for length in (0, 1000):
+        silent = write(tmp_path / f"{length}.wav", np.zeros((length, 1), np.float32))
+        with pytest.raises(AudioError, match=r"silent|no samples|empty"):
+            query_from_clips(model, [silent])
+    with pytest.raises(AudioError):
+        query_from_clips(model, [tmp_path / "missing.wav"])
+    with pytest.raises(PromptError, match="at least one clip"):
+        query_from_clips(model, [])
+
+
+def test_names_are_safe_and_unlike() -> None:
+    clips = [
+        Path("x/Dog.wav"),
+        Path("dog.mp3"),
+        Path("music.wav"),
+        Path("a,b .wav"),
+        Path("con.wav"),
+    ]
+    names = name_queries(clips, ["dog-2"])
+    assert list(names) == ["Dog", "dog-3", "music-2", "a_b", "con_"]
+    assert list(names.values()) == clips
+    assert len({name.casefold() for name in names}) == len(clips)
+
+
+def test_each_query_becomes_a_stem(bundle: Bundle, tmp_path: Path) -> None:
+    mixture = write(tmp_path / "mix.wav", sound(3, 1.5, 44_100, 2), 44_100)
+    dog = write(tmp_path / "dog.wav", sound(0, 1))
+    tone = np.sin(np.arange(RATE) / 10).astype(np.float32)[:, None]
+    bell = write(tmp_path / "bell.wav", tone)
+    command = ["separate", mixture, "-m", "asp", "-o", tmp_path / "out", "--float32"]
+    command += ["--query", dog, "--query", bell]
+    outcome = unbraid(*command, "--json")
+    assert outcome.code == 0, outcome.stderr
+    folder = tmp_path / "out" / "asp" / "mix"
+    stems = {name: soundfile.read(folder / f"{name}.wav")[0] for name in ("dog", "bell")}
+    assert {stem.shape for stem in stems.values()} == {(round(1.5 * 44_100), 2)}
+    separator = load_separator("asp", device="cpu", queries={"dog": [dog], "bell": [bell]})
+    expected = separator.separate(mixture, ["dog", "bell"])
+    for name, stem in stems.items():
+        np.testing.assert_allclose(stem.T, expected[name].numpy(), atol=1e-6)
+    assert np.abs(stems["dog"] - stems["bell"]).max() > 1e-4
+
+    assert "finished already" in unbraid(*command).stdout
+    # Another sound under the same name is another request.
+    write(dog, sound(9, 1))
+    assert "finished already" not in unbraid(*command).stdout
+
+
+def test_queries_stand_beside_prompts(bundle: Bundle, tmp_path: Path) -> None:
+    named = bundle.model.with_prompts({"dog": torch.randn(1, 8)})
+    folder = save_bundle(named, tmp_path / "named", bundle.card)
+    mixture = write(tmp_path / "mix.wav", sound(3, 0.5))
+    dog = write(tmp_path / "clips" / "dog.wav", sound(4, 0.5))
+    outcome = unbraid(
+        "separate", mixture, "-m", folder, "-p", "dog", "--query", dog, "-o", tmp_path / "out"
+    )
+    assert outcome.code == 0, outcome.stderr
+    written = {path.name for path in (tmp_path / "out").rglob("*.wav")}
+    assert written == {"dog.wav", "dog-2.wav"}
+
+
+def test_what_cannot_be_asked_by_example_says_what_to_do(bundle: Bundle, tmp_path: Path) -> None:
+    mixture = write(tmp_path / "mix.wav", sound(3, 0.5))
+    by_name = unbraid("separate", mixture, "-m", "mini", "--query", mixture, "-o", tmp_path)
+    assert by_name.code == PromptError.exit_code
+    assert "unbraid teach" in by_name.stderr
+    nothing = unbraid("separate", mixture, "-m", "asp", "-o", tmp_path)
+    assert nothing.code == PromptError.exit_code
+    assert "--query" in nothing.stderr
