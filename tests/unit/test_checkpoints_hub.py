@@ -17,7 +17,7 @@ import huggingface_hub.constants
 import pytest
 
 from unbraid.checkpoints import catalogue, resolve_model
-from unbraid.checkpoints.bundle import CARD, CONFIG, FILES, MODEL, PROMPTS
+from unbraid.checkpoints.bundle import CARD, CONFIG, FILES, MODEL, PROMPTS, TAGGER
 from unbraid.checkpoints.hub import fetch
 from unbraid.errors import CheckpointError
 
@@ -130,6 +130,16 @@ def test_the_four_files_of_a_bundle_are_fetched_and_nothing_else(hub: Hub, tmp_p
     for name in FILES:
         assert (folder / name).read_bytes() == hub.files[name]
     assert not any("training.log" in request for request in hub.requests)
+
+
+def test_a_tagger_is_fetched_and_checked_where_there_is_one(hub: Hub, tmp_path: Path) -> None:
+    hub.files[TAGGER] = b"numbers" * 100
+    hub.sent[TAGGER] = b"NUMBERS" * 100
+    with pytest.raises(CheckpointError, match=rf"{TAGGER}.*wrong digest"):
+        fetch(f"hf:{REPO}", endpoint=hub.endpoint, cache_dir=tmp_path)
+    del hub.sent[TAGGER]
+    folder = fetch(f"hf:{REPO}", endpoint=hub.endpoint, cache_dir=tmp_path)
+    assert (folder / TAGGER).read_bytes() == hub.files[TAGGER]
 
 
 def test_a_revision_is_asked_for(hub: Hub, tmp_path: Path) -> None:
