@@ -6,7 +6,7 @@
     ├── ConfigError             2   a setting, flag or config file that makes no sense
     ├── PromptError             3   a prompt that the model does not know, or an empty list
     ├── AudioError              4   a file that cannot be read as audio, or written
-    ├── CheckpointError         5   a model that is missing, damaged or foreign
+    ├── CheckpointError         5   a model or prompt file that is missing, damaged or foreign
     ├── DataError               6   a manifest or corpus that is incomplete
     ├── MissingExtra            7   an optional dependency that is not installed
     ├── DownloadError           8   a file that cannot be fetched, or is not what was promised
@@ -45,7 +45,7 @@ class AudioError(UnbraidError):
 
 
 class CheckpointError(UnbraidError):
-    """A model that is missing, damaged, or not of the kind that was expected."""
+    """A model or prompt file that is missing, damaged, or not of the expected kind."""
 
     exit_code = 5
 

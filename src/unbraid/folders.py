@@ -18,6 +18,11 @@ def user_models_dir() -> Path:
     return user_home() / "models"
 
 
+def user_prompts_dir() -> Path:
+    """Where installed prompts are kept, a folder for each model. It may not exist yet."""
+    return user_home() / "prompts"
+
+
 def user_cache_dir() -> Path:
     """Where decoded recordings are kept; can be deleted at any time. It may not exist yet."""
     home = _own_home()

@@ -145,7 +145,17 @@ def test_names_that_bundles_hold_do_not_change(name: str, example: str) -> None:
 def test_the_network_can_be_exported(model: WaveformModel) -> None:
     network = model.network
     spectrogram = torch.randn(1, 2 * network.num_channels, 9, STFT.num_bins)
-    queries = torch.randn(1, network.num_outputs or 2, network.query_dim)
-    program = torch.export.export(network, (spectrogram, queries))
-    expected = network(spectrogram, queries)
-    torch.testing.assert_close(program.module()(spectrogram, queries), expected)
+    assert network.query_vectors[0] == 1
+    for num_vectors in network.query_vectors:
+        queries = torch.randn(1, network.num_outputs or 2, num_vectors * network.query_dim)
+        program = torch.export.export(network, (spectrogram, queries))
+        expected = network(spectrogram, queries)
+        torch.testing.assert_close(program.module()(spectrogram, queries), expected)
+
+
+def test_one_vector_is_the_same_as_equal_ones(model: WaveformModel) -> None:
+    spectrogram = torch.randn(1, 2 * model.network.num_channels, 9, STFT.num_bins)
+    queries = torch.randn(1, model.network.num_outputs or 2, model.network.query_dim)
+    expected = model.network(spectrogram, queries)
+    for num_vectors in model.network.query_vectors:
+        assert torch.equal(model.network(spectrogram, queries.repeat(1, 1, num_vectors)), expected)
