@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -63,12 +63,14 @@ class Evaluated:
         digest: SHA-256 of a model's weights; empty for finished stems.
         prompts: What can be asked for; None where that is not known.
         separate: Makes a separator that works by a protocol.
+        prompt_digests: Name → SHA-256 of prompts that come from files of their own.
     """
 
     name: str
     digest: str
     prompts: tuple[str, ...] | None
     separate: Callable[[Protocol], Separate]
+    prompt_digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,26 @@ class Evaluation:
 
 
 def model_to_evaluate(
-    model: str | Path, name: str, digest: str, device: torch.device | str | None = None
+    model: str | Path,
+    name: str,
+    digest: str,
+    device: torch.device | str | None = None,
+    prompts: Sequence[str | Path] = (),
 ) -> Evaluated:
     """A model, separating by the rules of a task.
 
+    Args:
+        model: As in ``checkpoints.resolve_model``.
+        name: What it is called in results.
+        digest: SHA-256 of the model.
+        device: Where to compute; None for the best that is there.
+        prompts: Prompts to add to its own, as in ``load_separator``.
+
     Raises:
-        CheckpointError: If there is no such model, or it is damaged.
+        CheckpointError: If there is no such model or prompt file, or it is damaged.
+        PromptError: As ``load_separator``.
     """
-    loaded = load_separator(model, device=device)
+    loaded = load_separator(model, device=device, prompts=prompts)
 
     def by_rules(protocol: Protocol) -> Separate:
         engine = StreamSeparator(loaded.model, _separation_config(protocol), loaded.engine.device)
@@ -125,7 +139,7 @@ def model_to_evaluate(
 
         return separate
 
-    return Evaluated(name, digest, loaded.prompts, by_rules)
+    return Evaluated(name, digest, loaded.prompts, by_rules, loaded.prompt_digests)
 
 
 def stems_to_evaluate(folder: Path) -> Evaluated:
@@ -263,6 +277,8 @@ def _check_same(there: RunInfo, wanted: RunInfo, file: Path) -> None:
 def _info(task: Task, evaluated: Evaluated, options: EvaluateOptions) -> RunInfo:
     # As JSON has it: what is read back must be equal.
     protocol = dump(task.protocol)
+    if evaluated.prompt_digests:
+        protocol["taught"] = dict(evaluated.prompt_digests)
     return RunInfo(
         benchmark=task.name,
         model_name=evaluated.name,

@@ -72,6 +72,7 @@ _RULES: Mapping[str, tuple[str, Mapping[Any, str]]] = {
     "ceiling_db": ("Values count up to", {}),
     "medians": ("By medians, whatever the rest", {}),
     "oracles": ("Masks from the references", {True: "measured, too"}),
+    "taught": ("Prompts from files, with SHA-256", {}),
     "oracle_stft": ("Their window and hop, in samples", {}),
     "summary": (
         "One number from many",

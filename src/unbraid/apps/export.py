@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unbraid.apps.demo import SCENES, mix_scene
 from unbraid.apps.whole_files import make_folder, remove_empty, write_whole
-from unbraid.checkpoints import Bundle, load_bundle, resolve_model
+from unbraid.checkpoints import Bundle, find_prompts, load_bundle, resolve_model, with_taught
 from unbraid.dsp.resample import resample
 from unbraid.errors import CheckpointError, ConfigError
 from unbraid.models.inference import for_inference
@@ -53,7 +53,7 @@ class Exported:
 def export_onnx(
     model: str | Path,
     path: Path,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Path],
     *,
     length_s: float | None = None,
     overwrite: bool = False,
@@ -63,7 +63,8 @@ def export_onnx(
     Args:
         model: A name, a folder or a model on the hub, as in ``checkpoints.resolve_model``.
         path: Where to; it appears when it is whole and has been compared.
-        prompts: One name per wanted source, in the order of the outputs; names may repeat.
+        prompts: One name or prompt file per wanted source, in the order of the outputs; they may
+            repeat.
         length_s: Fix the length of the input, and its batch to one; None leaves both open.
         overwrite: Replace a file that is there already.
 
@@ -71,7 +72,8 @@ def export_onnx(
         MissingExtra: If onnx, onnxruntime or onnxscript is not installed.
         CheckpointError: If there is no such model, it is damaged, a file is in the way, or the
             graph's output differs from ours.
-        PromptError: For an empty list, or a name that the model does not know.
+        PromptError: For an empty list, a name that the model does not know, or a prompt that was
+            made for another one.
         ConfigError: If ``length_s`` is not a length, or the network is of a kind that makes no
             useful graph: one that hears several channels, or one with a recurrence over bins.
         AudioError: If the file cannot be written.
@@ -84,9 +86,11 @@ def export_onnx(
     # Here and not above, so that whoever does not export needs no extra.
     from unbraid.checkpoints.onnx_graph import as_onnx, onnx_runner
 
-    bundle = load_bundle(resolve_model(model))
+    folder = resolve_model(model)
+    asked = find_prompts(folder, prompts)
+    bundle = with_taught(load_bundle(folder), asked)
     _refuse_what_cannot_be_exported(bundle)
-    names = bundle.model.prompts.resolve(prompts)
+    names = bundle.model.prompts.resolve(asked.names)
     rate = bundle.config.sample_rate
     num_samples = None if length_s is None else _num_samples(length_s, rate)
     new_folders = make_folder(path.parent)

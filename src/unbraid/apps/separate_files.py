@@ -331,6 +331,11 @@ class FileJob:
         return {
             "model": {"name": options.model_name, "digest": options.model_digest},
             "prompts": list(self._prompts),
+            "taught": {
+                name: digest
+                for name, digest in self._separator.prompt_digests.items()
+                if name in self._prompts
+            },
             "source": {"path": str(path.absolute()), **source},
             "options": {
                 **asdict(options.audio_format),
@@ -346,7 +351,7 @@ class FileJob:
 
     def _finished(self, request: Mapping[str, Any]) -> FileResult | None:
         """The result, if the sidecar answers this very request and everything is there."""
-        known = read_sidecar(self._sidecar)
+        known = {"taught": {}} | read_sidecar(self._sidecar)  # as before there were any
         is_finished = (
             not self._options.overwrite
             and "num_bytes" in request["source"]
@@ -354,7 +359,7 @@ class FileJob:
             and known.get("source", {}) | {"path": ""} == request["source"] | {"path": ""}
             and all(
                 known.get(key) == request[key]
-                for key in ("model", "prompts", "options", "settings")
+                for key in ("model", "prompts", "taught", "options", "settings")
             )
             # A sidecar without stems marks results on their way to their places.
             and "stems" in known

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from unbraid.apps.queries import Queries, with_queries
 from unbraid.audio import AudioFormat, AudioInfo, probe, read_blocks, safe_name, write
-from unbraid.checkpoints import DEFAULT_MODEL, load_bundle, resolve_model
+from unbraid.checkpoints import (
+    DEFAULT_MODEL,
+    find_prompts,
+    load_bundle,
+    resolve_model,
+    with_taught,
+)
 from unbraid.errors import ConfigError
 from unbraid.models.waveform import WaveformModel
 from unbraid.separation.presence import Presence, PresenceTimeline
@@ -112,9 +118,11 @@ class Separator:
         model: The model; it is put into evaluation mode and moved to ``device``.
         config: How to separate; None for what suits the model.
         device: Where to compute.
+        prompt_digests: Name → SHA-256 of prompts that come from files of their own.
 
     Attributes:
         engine: What does the work, on streams of tensors.
+        prompt_digests: The same; it goes into the sidecar of what is separated with them.
 
     Raises:
         ConfigError: If the segment is not positive or not longer than the overlap.
@@ -126,8 +134,10 @@ class Separator:
         config: SeparationConfig | None = None,
         *,
         device: torch.device | str = "cpu",
+        prompt_digests: Mapping[str, str] | None = None,
     ) -> None:
         self.engine = StreamSeparator(model, config, device)
+        self.prompt_digests = dict(prompt_digests or {})
 
     @property
     def model(self) -> WaveformModel:
@@ -228,6 +238,7 @@ def load_separator(
     config: SeparationConfig | None = None,
     *,
     device: torch.device | str | None = None,
+    prompts: Sequence[str | Path] = (),
     queries: Queries | None = None,
 ) -> Separator:
     """Load a model, ready to separate.
@@ -236,17 +247,27 @@ def load_separator(
         model: A name, a folder or a model on the hub, as in ``checkpoints.resolve_model``.
         config: How to separate; None for what suits the model.
         device: Where to compute; None takes the first of cuda, mps and cpu that is there.
+        prompts: Prompts to add to those that the model has learned: names of installed ones, or
+            paths of files, ``door-bell.prompt.safetensors``.
         queries: Sounds that are shown by example, for a model with a tagger: name → clips. The
             names are prompts from then on.
 
     Raises:
-        CheckpointError: If there is no such model, or it is damaged.
+        CheckpointError: If there is no such model or prompt file, or it is damaged.
+        PromptError: If no prompt of such a name is installed, or one is for another model.
         ConfigError: If segment and overlap make no sense together.
         PromptError, AudioError: As ``queries.with_queries``.
     """
-    loaded = load_bundle(resolve_model(model)).model
+    folder = resolve_model(model)
+    asked = find_prompts(folder, prompts)
+    loaded = with_taught(load_bundle(folder), asked).model
     loaded = with_queries(loaded, queries) if queries else loaded
-    return Separator(loaded, config, device=_best_device() if device is None else device)
+    return Separator(
+        loaded,
+        config,
+        device=_best_device() if device is None else device,
+        prompt_digests=asked.digests,
+    )
 
 
 def as_waveform(recording: Waveform | Tensor | np.ndarray, sample_rate: int | None) -> Waveform:

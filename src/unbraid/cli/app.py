@@ -21,6 +21,7 @@ from unbraid.cli.demo import demo
 from unbraid.cli.evaluate import evaluate
 from unbraid.cli.export import export
 from unbraid.cli.models import models
+from unbraid.cli.prompts import prompts
 from unbraid.cli.separate import separate
 from unbraid.cli.train import train
 from unbraid.heap import share_heap
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.command()(separate)
 app.add_typer(models, name="models")
+app.add_typer(prompts, name="prompts")
 app.command()(evaluate)
 app.command()(compare)
 app.add_typer(data, name="data")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -22,6 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _INTERRUPTED = 130
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def reports_errors(command: Callable[P, T]) -> Callable[P, T]:
@@ -55,8 +57,24 @@ def print_warning(text: str) -> None:
 
 
 def one_line(text: object) -> str:
-    """Text on one line, with characters that a terminal cannot show escaped."""
-    return " ".join(str(text).encode(errors="backslashreplace").decode().split())
+    """Text on one line, with characters that a terminal cannot show, or obeys, escaped."""
+    return without_controls(" ".join(str(text).split()))
+
+
+def without_controls(line: str) -> str:
+    r"""A line with characters that a terminal cannot show, or obeys, escaped.
+
+    >>> without_controls("a\x1b[2J")
+    'a\\x1b[2J'
+    """
+    shown = line.encode(errors="backslashreplace").decode()
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", shown)
+
+
+def print_rows(rows: Mapping[str, str]) -> None:
+    """Print labels and values below each other."""
+    for label, value in rows.items():
+        print(f"{label + ':':13}{value}")
 
 
 class Bar:

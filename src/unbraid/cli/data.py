@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unbraid.cli.console import reports_errors
+from unbraid.cli.console import print_rows, reports_errors
 
 if TYPE_CHECKING:
     from unbraid.apps.prepare_corpus import Contents, PreparedCorpus, Share
@@ -67,8 +67,7 @@ def info(
         "to mix from": "yes" if corpus.recordings else "no",
         "mixtures": "yes" if corpus.mixtures else "no",
     }
-    for label, value in rows.items():
-        print(f"{label + ':':13}{value}")
+    print_rows(rows)
     print(f"\nHow to get it\n\n{corpus.how_to_get}")
     print(f"\nWhat its folder holds\n\n{corpus.layout}")
     if corpus.archives:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from unbraid.evaluation.tasks import Task
 
 _POOL = "pool"
+_LEFT_OUT = "-"
 
 
 @reports_errors
@@ -56,7 +57,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME=PROMPT",
-            help="For --folder: which prompt a stem belongs to; NAME=- leaves it out.",
+            help="For --folder: which prompt, or prompt file, a stem belongs to; NAME=- leaves it "
+            "out.",
             show_default=False,
         ),
     ] = None,
@@ -177,15 +179,19 @@ def evaluate(
     [first_device, *more] = parse_devices(device)
     if more:
         raise ConfigError(f"--device {device}: an evaluation runs on one device.")
+    translation = _translation(stem or [])
     if estimates is None:
         info = model_info(model)
+        added: list[Path] = []
+        if info.prompts != (ANY_SOURCE,):
+            translation, added = _with_files(translation, info.path)
         evaluated = model_to_evaluate(
-            info.path, info.name.removeprefix("hf:"), info.digest, first_device
+            info.path, info.name.removeprefix("hf:"), info.digest, first_device, added
         )
     else:
         evaluated = stems_to_evaluate(estimates)
     tasks = _tasks(
-        names or [], data, manifest, folder, stem or [], evaluated.prompts, recipe, split, limit
+        names or [], data, manifest, folder, translation, evaluated.prompts, recipe, split, limit
     )
     if evaluated.prompts == (ANY_SOURCE,):
         # It cannot be asked in other ways.
@@ -217,7 +223,7 @@ def _tasks(
     data: Path | None,
     manifest: Path | None,
     folder: Path | None,
-    stems: Sequence[str],
+    translation: Mapping[str, str],
     prompts: Sequence[str] | None,
     recipe: Path | None,
     split: str | None,
@@ -254,7 +260,7 @@ def _tasks(
         tasks.append(benchmark_task(benchmark, data, limit))
     if folder is not None:
         known = STANDARD_PROMPTS if prompts is None else prompts
-        tasks.append(folder_task(folder, known, _translation(stems), limit, split))
+        tasks.append(folder_task(folder, known, translation, limit, split))
     return tasks
 
 
@@ -268,6 +274,16 @@ def _translation(stems: Sequence[str]) -> Mapping[str, str]:
             raise ConfigError(f"--stem {each}: write it as NAME=PROMPT, for example dialog=speech.")
         translation[name.strip()] = prompt.strip()
     return translation
+
+
+def _with_files(translation: Mapping[str, str], model: Path) -> tuple[dict[str, str], list[Path]]:
+    """Stem → the name of its prompt, and the files of those that the model has not learned."""
+    from unbraid.checkpoints import find_prompts
+
+    kept = {stem: prompt for stem, prompt in translation.items() if prompt != _LEFT_OUT}
+    asked = find_prompts(model, list(kept.values()))
+    named = dict(zip(kept, asked.names, strict=True))
+    return {**translation, **named}, [stored.path for stored in asked.taught.values()]
 
 
 def _print_tables(task: Task, done: Evaluation, print_one: Callable[[Table], None]) -> None:

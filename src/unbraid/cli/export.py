@@ -23,8 +23,8 @@ def export(
             "--prompts",
             "-p",
             metavar="NAMES",
-            help="What the file separates into: names with commas between them, in the order of "
-            "its outputs; may be repeated, and equal names are allowed.",
+            help="What the file separates into: names, or prompt files, with commas between them, "
+            "in the order of its outputs; may be repeated, and equal names are allowed.",
         ),
     ],
     length: Annotated[

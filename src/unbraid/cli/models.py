@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unbraid.cli.console import one_line, reports_errors
+from unbraid.cli.console import one_line, print_rows, reports_errors
 
 if TYPE_CHECKING:
     from unbraid.checkpoints import ModelInfo
@@ -63,6 +63,7 @@ def info(
         "name": found.name,
         "description": found.description,
         "prompts": ", ".join(found.prompts),
+        "installed": _installed_prompts(found.path),
         "parameters": f"{found.num_parameters:,}",
         "sample rate": f"{found.sample_rate} Hz",
         "licence": found.licence,
@@ -71,7 +72,7 @@ def info(
         "folder": str(found.path),
         "sha256": found.digest,
     }
-    _print_rows(rows)
+    print_rows(rows)
     print()
     print(read_card(found.path).text)
 
@@ -317,9 +318,13 @@ def _somebody_is_there() -> bool:
 # ------------------------------------------------------------------ output
 
 
-def _print_rows(rows: dict[str, str]) -> None:
-    for label, value in rows.items():
-        print(f"{label + ':':13}{value}")
+def _installed_prompts(folder: Path) -> str:
+    from unbraid.checkpoints import model_fingerprint
+    from unbraid.checkpoints.prompt_store import installed_prompts
+
+    names = installed_prompts(model_fingerprint(folder))
+    number = f"{len(names)} prompt{'' if len(names) == 1 else 's'}"
+    return f"{number} ({', '.join(names)})" if names else number
 
 
 def _print_known(known: KnownModel) -> None:
@@ -341,7 +346,7 @@ def _print_known(known: KnownModel) -> None:
         rows["to download"] = size_in_words(known.size_bytes)
         rows["file"] = known.files[-1].url
         rows["file sha256"] = known.files[-1].sha256
-    _print_rows(rows)
+    print_rows(rows)
     print(f"\n{known.name} is not here; {how_to_get(known)}\n\n{known.paper}\n\n{known.notes}")
 
 

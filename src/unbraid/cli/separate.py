@@ -41,8 +41,8 @@ def separate(
             "--prompts",
             "-p",
             metavar="NAMES",
-            help="What to separate into: names with commas between them; may be repeated, and "
-            "equal names are allowed.",
+            help="What to separate into: names, or prompt files, with commas between them; may be "
+            "repeated, and equal names are allowed.",
             show_default=_DEFAULT_PROMPTS,
         ),
     ] = None,
@@ -191,7 +191,7 @@ def separate(
     from unbraid.apps.queries import digest_of_clip, name_queries
     from unbraid.apps.separate_files import SeparateOptions
     from unbraid.apps.separator import load_separator
-    from unbraid.checkpoints import model_info
+    from unbraid.checkpoints import find_prompts, model_info
     from unbraid.cli.devices import parse_devices
     from unbraid.cli.json_lines import JsonLines
     from unbraid.errors import ConfigError
@@ -226,11 +226,14 @@ def separate(
     )
     devices = parse_devices(device)
     info = model_info(model)
-    names = split_names(prompts or [] if query or prompts is not None else [_DEFAULT_PROMPTS])
-    clips = name_queries(query or [], (*info.prompts, *names, _RESIDUAL))
+    wanted = split_names(prompts or [] if query or prompts is not None else [_DEFAULT_PROMPTS])
+    asked = find_prompts(info.path, wanted)
+    clips = name_queries(query or [], (*info.prompts, *asked.names, _RESIDUAL))
     queries = {name: [clip] for name, clip in clips.items()}
+    added = [stored.path for stored in asked.taught.values()]
     separators = [
-        load_separator(info.path, config, device=name, queries=queries) for name in devices
+        load_separator(info.path, config, device=name, prompts=added, queries=queries)
+        for name in devices
     ]
     options = SeparateOptions(
         model_name=info.name.removeprefix("hf:"),
@@ -244,7 +247,7 @@ def separate(
         remux=tuple(split_names(remux or [])),
         queries={name: digest_of_clip(clip) for name, clip in clips.items()},
     )
-    names += clips
+    names = [*asked.names, *clips]
     lines = JsonLines() if as_json else None
     with Bar(is_shown=not quiet) as bar:
 
