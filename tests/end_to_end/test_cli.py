@@ -50,7 +50,9 @@ def test_help_is_there_at_once() -> None:
     assert min(once() for _ in range(3)) < 0.5
 
 
-@pytest.mark.parametrize("command", [[], ["separate"], ["models"], ["train"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [[], ["separate"], ["models"], ["prompts"], ["train"], ["demo"]]
+)
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     program = (
         "import sys\n"

@@ -15,6 +15,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from command_line import unbraid
 from conftest import ROOT
+from handmade_prompts import write_copy
 from unbraid.apps.demo import SCENES, mix_scene
 from unbraid.apps.export import export_onnx, worst_snr_db
 from unbraid.checkpoints import Card, load_bundle, onnx_graph, resolve_model, save_bundle
@@ -107,6 +108,21 @@ def test_mini_gives_our_output_and_the_command_says_so(tmp_path: Path) -> None:
         assert worst_snr_db(ours(mini, chunk, prompts), session(chunk)) > 80
     with pytest.raises(InvalidArgument):
         session(chunk[:, :-1])
+
+
+def test_a_prompt_file_can_be_exported(tiny: Path, tmp_path: Path) -> None:
+    # A vector per band, and all of them what "speech" has for all bands.
+    bell = write_copy(tmp_path, tiny, "speech", "bell", num_vectors=6)
+    path = tmp_path / "tiny.onnx"
+    outcome = unbraid("export", tiny, "--onnx", path, "-p", f"{bell},drums")
+    assert outcome.code == 0, outcome.stderr
+    assert "bell, drums" in outcome.stdout
+    mixture = scene()[:, :20000]
+    learned = ours(load_bundle(tiny).model, mixture, ("speech", "drums"))
+    assert worst_snr_db(learned, run(path)(mixture)) > 80
+    refused = unbraid("export", "mini", "--onnx", tmp_path / "mini.onnx", "-p", bell)
+    assert refused.code == 3
+    assert "made for another model" in refused.error
 
 
 def test_any_length_and_batch_give_our_output(tiny: Path, tiny_file: Path) -> None:

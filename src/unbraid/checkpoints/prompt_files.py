@@ -33,6 +33,7 @@ from torch import Tensor
 from unbraid import config as configs
 from unbraid.checkpoints.accounting import not_finite
 from unbraid.checkpoints.bundle import MODEL, read_config
+from unbraid.dsp.stft import StftConfig
 from unbraid.errors import CheckpointError, PromptError, UnbraidError
 
 #: Version of the layout described above.
@@ -189,7 +190,7 @@ def is_prompt_path(text: str | Path) -> bool:
     return str(text).endswith(ENDING)
 
 
-def save_prompt(prompt: PromptFile, path: Path, *, overwrite: bool = False) -> Path:
+def save_prompt(prompt: PromptFile, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write a prompt; the file appears when it is whole. Equal prompts give equal files.
 
     Args:
@@ -219,23 +220,24 @@ def save_prompt(prompt: PromptFile, path: Path, *, overwrite: bool = False) -> P
     return path
 
 
-def load_prompt(path: Path) -> PromptFile:
+def load_prompt(path: str | Path) -> PromptFile:
     """Read a prompt, and check all of it.
 
     Raises:
         CheckpointError: If the file is missing, damaged, not a prompt, or of a newer format.
         PromptError: If it bears a name that no prompt can have.
     """
+    path = Path(path)
     return parse_prompt(read_content(path), path)
 
 
-def prompt_digest(path: Path) -> str:
+def prompt_digest(path: str | Path) -> str:
     """SHA-256 of the file of a prompt, as ``sha256sum`` gives it.
 
     Raises:
         CheckpointError: If it cannot be read.
     """
-    return hashlib.sha256(read_content(path)).hexdigest()
+    return hashlib.sha256(read_content(Path(path))).hexdigest()
 
 
 def model_fingerprint(folder: Path) -> str:
@@ -255,8 +257,11 @@ def model_fingerprint(folder: Path) -> str:
         CheckpointError: If the folder is no bundle, or cannot be read.
     """
     settings = configs.dump(read_config(folder))
-    space = json.dumps({key: settings[key] for key in _SPACE}, sort_keys=True)
-    sha256 = hashlib.sha256(space.encode() + b"\n")
+    space = {key: settings[key] for key in _SPACE}
+    # Without what is as usual: a setting that a transform gets one day changes no old model.
+    usual = configs.dump(StftConfig())
+    space["stft"] = {key: value for key, value in space["stft"].items() if value != usual[key]}
+    sha256 = hashlib.sha256(json.dumps(space, sort_keys=True).encode() + b"\n")
     try:
         with (folder / MODEL).open("rb") as file:
             while block := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""The command line: ``unbraid separate``, ``models``, ``export``, ``train``, ``demo``."""
+"""The command line: ``unbraid separate``, ``models``, ``prompts``, ``train`` and more."""
 
 from unbraid.cli.app import app, main
 
