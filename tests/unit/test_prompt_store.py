@@ -178,6 +178,16 @@ def test_a_file_goes_by_the_name_inside(bundle: Path, bell: Path, tmp_path: Path
     assert found.digests == {"door-bell": found.taught["door-bell"].digest}
 
 
+def test_a_home_folder_is_found_behind_a_comma(
+    bundle: Path, bell: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(bell.parent))
+    monkeypatch.setenv("USERPROFILE", str(bell.parent))
+    assert find_prompts(bundle, [f"~/{bell.name}"]).names == ("door-bell",)
+    with pytest.raises(CheckpointError, match="no such file"):
+        find_prompts(bundle, [f"~nobody-of-this-name/{bell.name}"])
+
+
 def test_a_file_wins_over_an_installed_prompt(bundle: Path, bell: Path, tmp_path: Path) -> None:
     install_prompt(bell, bundle)
     mine = write_copy(tmp_path / "mine", bundle, "drums", "door-bell")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,7 +59,12 @@ def find_prompts(folder: Path, asked: Sequence[str | Path]) -> AskedPrompts:
     learned = read_config(folder).prompts
     fingerprint = ""
     texts = [str(each).strip() for each in asked]
-    from_path = {text: open_prompt(Path(text)) for text in texts if is_prompt_path(text)}
+    # Behind a comma, no shell expands ``~``; this function leaves alone what it does not know.
+    from_path = {
+        text: open_prompt(Path(os.path.expanduser(text)))  # noqa: PTH111
+        for text in texts
+        if is_prompt_path(text)
+    }
     taught: dict[str, StoredPrompt] = {}
     if from_path or not set(texts) <= set(learned):  # reading all weights takes its time
         fingerprint = model_fingerprint(folder)

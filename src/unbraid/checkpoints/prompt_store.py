@@ -61,8 +61,7 @@ def open_prompt(path: Path) -> StoredPrompt:
     Raises:
         CheckpointError, PromptError: As ``prompt_files.load_prompt``.
     """
-    content = read_content(path)
-    return StoredPrompt(parse_prompt(content, path), path, hashlib.sha256(content).hexdigest())
+    return _stored(read_content(path), path)
 
 
 def check_made_for(stored: StoredPrompt, fingerprint: str, model: str) -> None:
@@ -147,7 +146,8 @@ def install_prompt(
         PromptError: If it was made for another model, does not fit it, or has the name of one
             that the model has learned.
     """
-    stored = open_prompt(path)
+    content = read_content(path)  # once, so that what is checked is what is copied
+    stored = _stored(content, path)
     if name is not None:
         stored = replace(stored, prompt=replace(stored.prompt, name=name))
     fingerprint = model_fingerprint(model)
@@ -172,7 +172,7 @@ def install_prompt(
             "--overwrite, or give this one another name with --as."
         )
     if name is None:
-        write_prompt(read_content(path), target, overwrite=overwrite)
+        write_prompt(content, target, overwrite=overwrite)
     else:
         save_prompt(stored.prompt, target, overwrite=overwrite)
     return open_installed(target)
@@ -210,6 +210,10 @@ def find_installed(name: str, model: Path) -> Path:
         raise PromptError(f"{name!r} was learned by the model and is no prompt of yours.")
     choices = nearest(name, list(installed)) if installed else "there are none."
     raise PromptError(f"{name!r}: no such prompt is installed for {model.name!r}; {choices}")
+
+
+def _stored(content: bytes, path: Path) -> StoredPrompt:
+    return StoredPrompt(parse_prompt(content, path), path, hashlib.sha256(content).hexdigest())
 
 
 def _folder_of(fingerprint: str) -> Path:
