@@ -30,6 +30,12 @@ ALIASES = {
     "instrumental": "music-mix",
 }
 
+#: The error of a model that has learned no prompt at all.
+NO_NAMES = (
+    "the model knows no prompt by name; give it an example of the sound (--query CLIP), if it has "
+    "a tagger, or teach it one (`unbraid teach`)."
+)
+
 
 def canonical_name(name: str) -> str:
     """The name we use for a prompt: aliases resolved, blanks around it dropped.
@@ -99,10 +105,7 @@ class PromptBank(nn.Module):
                 stands more often than the model has outputs for it.
         """
         if not self.names:
-            raise PromptError(
-                "the model knows no prompt by name; give it an example of the sound (--query "
-                "CLIP), if it has a tagger, or teach it one (`unbraid teach`)."
-            )
+            raise PromptError(NO_NAMES)
         if not names:
             raise PromptError(f"no prompt given; name at least one of: {', '.join(self.names)}.")
         resolved = []

@@ -19,7 +19,7 @@ from unbraid.checkpoints.prompt_store import (
 )
 from unbraid.config import nearest
 from unbraid.errors import CheckpointError, PromptError
-from unbraid.prompts import ALIASES, canonical_name
+from unbraid.prompts import ALIASES, NO_NAMES, canonical_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,14 +123,16 @@ def _unknown(name: str, learned: Sequence[str], fingerprint: str, model: str) ->
     installed = installed_prompts(fingerprint)
     close = nearest(name, [*learned, *installed, *ALIASES])
     guess = f" {close}" if close.startswith("did you mean") else ""
-    known = f"{model!r} has learned {', '.join(learned) or 'none'}"
-    if installed:
-        known += f", and installed for it are {', '.join(installed)}"
+    if learned or installed:
+        known = f" {model!r} has learned {', '.join(learned) or 'none'}"
+        known += f", and installed for it are {', '.join(installed)}." if installed else "."
+    else:
+        known = f" {NO_NAMES}"
     elsewhere = "".join(
         f" A prompt of that name is installed for another model{_model_of(path)}."
         for path in installed_elsewhere(name, fingerprint)[:1]
     )
-    return PromptError(f"unknown prompt {name!r};{guess} {known}.{elsewhere}")
+    return PromptError(f"unknown prompt {name!r};{guess}{known}{elsewhere}")
 
 
 def _model_of(path: Path) -> str:

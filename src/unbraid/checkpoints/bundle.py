@@ -104,19 +104,18 @@ def save_bundle(
 
     Raises:
         CheckpointError: If something is in the way, the disk refuses, a weight is not a
-            number or lies outside the range of ``dtype``, or the model knows prompts that were
-            added to those of its config.
+            number or lies outside the range of ``dtype``, or a prompt of the model has
+            several vectors, which belong in a file of their own.
         ValueError: If ``dtype`` is none of float32, float16, bfloat16.
     """
     if dtype not in _DISK_DTYPES:
         raise ValueError(f"weights are stored as float32, float16 or bfloat16, not {dtype}")
     folder = Path(folder)
     _refuse_what_is_in_the_way(folder, overwrite)
-    if model.prompts.names != model.config.prompts:
-        added = [name for name in model.prompts.names if name not in model.config.prompts]
+    if model.prompts.weight.shape[1] != model.prompts.dim:
         raise CheckpointError(
-            f"{folder}: a model is saved with the prompts of its config, and {in_brief(added)} "
-            "came later; save the model without them, and them with save_prompt."
+            f"{folder}: a model is saved with one vector per prompt, and this one was given "
+            "prompts of several; save it without them, and them with save_prompt."
         )
     with torch.device("meta"):
         fresh = build_model(model.config)

@@ -83,7 +83,8 @@ def check_made_for(stored: StoredPrompt, fingerprint: str, model: str) -> None:
     way_out = f"use it there (--model {known_as})" if known_as else "use it there"
     raise PromptError(
         f"{stored.path}: the prompt {stored.name!r} was made for another model ({other}) than "
-        f"{model!r} (fingerprint {fingerprint[:_SHOWN]}); {way_out}, or teach it to this one."
+        f"{model!r} (fingerprint {fingerprint[:_SHOWN]}); {way_out}, or teach it "
+        "to this one (`unbraid teach`)."
     )
 
 

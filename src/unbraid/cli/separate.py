@@ -253,7 +253,7 @@ def separate(
 
         def start(num_recordings: int) -> None:
             if lines is not None:
-                lines.start(info.name, info.digest, names, out, num_recordings)
+                lines.start(info.name, info.digest, [*wanted, *clips], out, num_recordings)
 
         def show_progress(path: Path, progress: Progress) -> None:
             bar.update(str(path), progress)
