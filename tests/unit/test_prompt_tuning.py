@@ -84,7 +84,7 @@ def test_nothing_but_the_new_prompt_changes(model: WaveformModel) -> None:
         batches(model, secret),
         lambda m: 0.0,
         config,
-        steps.append,
+        lambda step: steps.append(step) is None,
     )
     assert steps == [1, 2, 3]
     for name, tensor in model.state_dict().items():
@@ -169,8 +169,22 @@ def test_joint_tuning_changes_a_copy_of_the_network_and_reaches_further(
         assert torch.equal(tensor, before[name])
 
 
+def test_time_that_runs_out_ends_it_with_a_check(model: WaveformModel) -> None:
+    scores = iter([1.0, 2.0])
+    tuned = tune_prompts(
+        model,
+        {"new": torch.zeros(1, 8)},
+        batches(model, torch.ones(1, 8)),
+        lambda m: next(scores),
+        TuningConfig(num_steps=50, check_every=40),
+        lambda step: step < 3,
+    )
+    assert [check.step for check in tuned.checks] == [0, 3]
+    assert tuned.best.score == 2.0
+
+
 def test_it_can_be_stopped(model: WaveformModel) -> None:
-    def stop(step: int) -> None:
+    def stop(step: int) -> bool:
         raise Cancelled("enough")
 
     with pytest.raises(Cancelled):
@@ -179,7 +193,7 @@ def test_it_can_be_stopped(model: WaveformModel) -> None:
             {"new": torch.zeros(1, 8)},
             batches(model, torch.ones(1, 8)),
             lambda m: 0.0,
-            on_step=stop,
+            goes_on=stop,
         )
 
 

@@ -143,7 +143,7 @@ def make_case(
     return Case(
         title=f"{item.name}: {source.stem}",
         text=_text(item, stretch, gain_db),
-        sounds=tuple(map(_sound, labels, waveforms)),
+        sounds=tuple(map(playable, labels, waveforms)),
         picture=spectrogram_png(list(zip(labels, waveforms, strict=True))),
         numbers=values_table(source),
         is_best=is_best,
@@ -201,7 +201,7 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def _sound(label: str, waveform: Waveform) -> Sound:
+def playable(label: str, waveform: Waveform) -> Sound:
     """A sound as an mp3: small enough to stand in a page, and every browser plays it."""
     samples = waveform.samples
     if len(samples) > 2:

@@ -20,7 +20,7 @@ from unbraid.apps.charts import (
     spread_of,
 )
 from unbraid.apps.report_page import (
-    data_uri,
+    case_html,
     duration_text,
     facts_html,
     number_html,
@@ -324,40 +324,13 @@ def _cases(cases: Sequence[Case]) -> str:
         ("Where it went best", [case for case in cases if case.is_best]),
     ):
         if chosen:
-            parts.append(f"<h3>{heading}</h3>{''.join(map(_case, chosen))}")
+            parts.append(f"<h3>{heading}</h3>{''.join(map(case_html, chosen))}")
     return f"""
 <section id="cases" aria-labelledby="cases-title">
   <h2 id="cases-title">To listen to</h2>
   <p>Chosen by the leading measure alone, at most one source of a mixture.</p>
   {"".join(parts)}
 </section>"""
-
-
-def _case(case: Case) -> str:
-    players = "".join(
-        f"""
-    <figure><figcaption>{escape(sound.label)}</figcaption>
-      <audio controls preload="metadata" aria-label="{escape(f"{case.title}: {sound.label}")}"
-        src="{data_uri(sound.content, sound.mime)}"></audio></figure>"""
-        for sound in case.sounds
-    )
-    picture = ""
-    if case.picture is not None:
-        label = escape(f"{case.title}: spectrograms")
-        order = escape(", ".join(sound.label.lower() for sound in case.sounds))
-        picture = f"""
-  <div class="wide" tabindex="0" role="region" aria-label="{label}">
-    <img src="{data_uri(case.picture, "image/png")}" alt="Spectrograms side by side: {order}.">
-  </div>"""
-    numbers = "" if case.numbers is None else table_html(case.numbers, "What was measured of it")
-    return f"""
-<article>
-  <h4>{escape(case.title)}</h4>
-  <p>{escape(case.text)}</p>
-  <div class="sounds">{players}
-  </div>{picture}
-  {numbers}
-</article>"""
 
 
 # ------------------------------------------------------------------ rules

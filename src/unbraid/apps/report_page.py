@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 
 from unbraid._version import __version__
+from unbraid.apps.cases import Case
 from unbraid.apps.charts import minus
 from unbraid.evaluation.tables import Table, TableRow
 
@@ -85,6 +86,34 @@ def _row(row: TableRow, table: Table) -> str:
 
 def _side(column: int, table: Table) -> str:
     return ' class="word"' if column < table.num_labels else ""
+
+
+def case_html(case: Case) -> str:
+    """One source of one mixture: players, spectrograms, numbers."""
+    players = "".join(
+        f"""
+    <figure><figcaption>{escape(sound.label)}</figcaption>
+      <audio controls preload="metadata" aria-label="{escape(f"{case.title}: {sound.label}")}"
+        src="{data_uri(sound.content, sound.mime)}"></audio></figure>"""
+        for sound in case.sounds
+    )
+    picture = ""
+    if case.picture is not None:
+        label = escape(f"{case.title}: spectrograms")
+        order = escape(", ".join(sound.label.lower() for sound in case.sounds))
+        picture = f"""
+  <div class="wide" tabindex="0" role="region" aria-label="{label}">
+    <img src="{data_uri(case.picture, "image/png")}" alt="Spectrograms side by side: {order}.">
+  </div>"""
+    numbers = "" if case.numbers is None else table_html(case.numbers, "What was measured of it")
+    return f"""
+<article>
+  <h4>{escape(case.title)}</h4>
+  <p>{escape(case.text)}</p>
+  <div class="sounds">{players}
+  </div>{picture}
+  {numbers}
+</article>"""
 
 
 def facts_html(facts: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ from unbraid.cli.export import export
 from unbraid.cli.models import models
 from unbraid.cli.prompts import prompts
 from unbraid.cli.separate import separate
+from unbraid.cli.teach import teach
 from unbraid.cli.train import train
 from unbraid.heap import share_heap
 
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.command()(separate)
 app.add_typer(models, name="models")
 app.add_typer(prompts, name="prompts")
+app.command()(teach)
 app.command()(evaluate)
 app.command()(compare)
 app.add_typer(data, name="data")

@@ -131,7 +131,7 @@ def _decode_all(
             peak = float(mono.abs().max()) if mono.numel() else 0.0
             scaled = mono * (32767.0 / peak) if peak > 0 else mono
             file.write(scaled.round().to(torch.int16).numpy().tobytes())
-            active = _active_blocks(mono, sample_rate)
+            active = active_blocks(mono, sample_rate)
             index[recording.key] = StoredClip(offset, mono.numel(), peak, active)
             offset += mono.numel()
     if len(unreadable) > _MAX_UNREADABLE * len(recordings):
@@ -143,7 +143,7 @@ def _decode_all(
     return index
 
 
-def _active_blocks(mono: Float[Tensor, "time"], sample_rate: int) -> tuple[float, ...]:
+def active_blocks(mono: Float[Tensor, "time"], sample_rate: int) -> tuple[float, ...]:
     """Starts in seconds of the blocks that are loud enough to be worth separating."""
     block = round(ACTIVE_BLOCK_S * sample_rate)
     padded = torch.nn.functional.pad(mono, (0, -mono.numel() % block))

@@ -12,7 +12,8 @@ Joint-Tune             tunes_network               the separator learns, too: th
 
 The same lines teach any network that is asked with queries, TUSS or the query-conditioned U-Net.
 
-Source: Y. Chen et al., "Audio prompt tuning for universal sound separation", arXiv 2311.18399.
+Source: Y. Liu et al., "Audio prompt tuning for universal sound separation", ICASSP 2024,
+    arXiv 2311.18399.
 Differs: A larger learning rate that falls to zero, early stopping on mixtures that are not
     learnt from, and the loss of TUSS beside L1. Prompts that the model knows already may be asked
     for beside the new ones, so that these learn to live with them.
@@ -114,7 +115,7 @@ def tune_prompts(
     batches: Iterable[MixtureBatch],
     measure: Measure,
     config: TuningConfig = TuningConfig(),
-    on_step: Callable[[int], None] = lambda step: None,
+    goes_on: Callable[[int], bool] = lambda step: True,
 ) -> TunedPrompts:
     """Learn prompts by what they bring out of mixtures.
 
@@ -128,7 +129,8 @@ def tune_prompts(
             ``model.with_prompts(starts)``: the model's own prompts, then the new ones.
         measure: What is to be high: is asked before the first step and at every check.
         config: How.
-        on_step: Called after every step with the number of steps done; may raise.
+        goes_on: Called after every step with the number of steps done: whether there is to be
+            another one. May raise.
 
     Raises:
         PromptError: If a start does not fit the model.
@@ -173,8 +175,8 @@ def tune_prompts(
         optimiser.step()
         schedule.step()
         losses.append(loss.item())
-        on_step(step)
-        if step % config.check_every and step != config.num_steps:
+        is_last = not goes_on(step) or step == config.num_steps
+        if step % config.check_every and not is_last:
             continue
         model_now = state()
         check = Check(step, measure(model_now), sum(losses) / len(losses))
@@ -182,7 +184,7 @@ def tune_prompts(
         losses = []
         if check.score > best.score:
             best, best_model = check, model_now
-        elif sum(later.step > best.step for later in checks) >= config.patience:
+        if is_last or sum(later.step > best.step for later in checks) >= config.patience:
             break
     vectors = {
         name: best_model.prompts.weight[num_known + place]

@@ -1,0 +1,171 @@
+"""``unbraid teach``: from clips to a prompt that works, and everything that is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from command_line import unbraid
+from unbraid.apps.teach import TeachOptions, teach
+from unbraid.checkpoints import load_bundle, load_prompt, resolve_model
+from unbraid.errors import AudioError, Cancelled, ConfigError, PromptError
+from unbraid.mixing.textures import events, textures
+from unbraid.training.methods.prompt_tuning import TuningConfig
+from unbraid.types import Step
+
+RATE = 48_000
+QUICK = TeachOptions(start="sfx", tuning=TuningConfig(num_steps=2, check_every=2))
+
+
+@pytest.fixture(autouse=True)
+def quick_and_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNBRAID_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("unbraid.apps.teach._CHECKS_PER_SCENE", 1)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for seed in range(3):
+        soundfile.write(
+            folder / f"bell{seed}.wav", events(1.5, RATE, 10 + seed)["bells"].numpy(), RATE
+        )
+    return folder
+
+
+def test_a_prompt_comes_out_and_works_everywhere(tmp_path: Path, clips: Path) -> None:
+    out = tmp_path / "taught"
+    done = unbraid("teach", "door-bell", clips, "-o", out, "--steps", "2", "--start", "sfx")
+    assert done.code == 0, done.stderr
+    assert "dB before" in done.stdout
+    stored = load_prompt(out / "door-bell.prompt.safetensors")
+    assert stored.vectors.shape == (24, 48)
+    assert (out / "door-bell.prompt.safetensors").stat().st_size < 10_000
+    facts = stored.provenance
+    assert [clip["name"] for clip in facts["clips"]] == ["bell0.wav", "bell1.wav", "bell2.wav"]
+    assert facts["settings"]["held_back"] == 1
+    assert facts["after_db"] >= facts["before_db"]
+    page = (out / "door-bell.html").read_text()
+    assert "<audio" in page
+    assert "data:image/png" in page
+    assert "door-bell" in unbraid("prompts", "list").stdout
+
+    mixture = tmp_path / "mix.wav"
+    bell, noise = events(1.5, RATE, 13)["bells"], textures(1.5, RATE)["rain"]
+    soundfile.write(mixture, (bell + noise).numpy(), RATE)
+    done = unbraid("separate", mixture, "-o", tmp_path / "stems", "-p", "door-bell,sfx-mix")
+    assert done.code == 0, done.stderr
+    assert (tmp_path / "stems" / "mini" / "mix" / "door-bell.wav").is_file()
+
+    again = unbraid("teach", "door-bell", clips, "-o", out)
+    assert again.code == 3
+    assert "exists already" in again.stderr
+    elsewhere = unbraid("teach", "door-bell", clips, "-o", tmp_path / "other")
+    assert elsewhere.code == 3
+    assert "installed" in elsewhere.stderr
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("speech", 3, "means something already"),
+        ("music", 3, "means something already"),
+        ("../escape", 3, "name"),
+        ("a,b", 3, "name"),
+        ("", 3, "name"),
+    ],
+)
+def test_names_that_will_not_do(
+    tmp_path: Path, clips: Path, name: str, code: int, words: str
+) -> None:
+    done = unbraid("teach", name, clips, "-o", tmp_path / "taught")
+    assert done.code == code
+    assert words in done.stderr
+    assert not (tmp_path / "taught").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--loss", "l3"], "choose snr or l1"),
+        (["--vectors", "many"], "choose band or one"),
+        (["--start", "nothing"], "choose nearest, clips, random"),
+        (["--start", "clips"], "no tagger"),
+        (["--minutes", "0"], "more than 0"),
+        (["--steps", "0"], "num_steps"),
+        (["--background", "gone"], "no such folder"),
+    ],
+)
+def test_flags_that_make_no_sense(
+    tmp_path: Path, clips: Path, flags: list[str], words: str
+) -> None:
+    done = unbraid("teach", "bell", clips, "-o", tmp_path / "taught", *flags)
+    assert done.code in (2, 3)
+    assert words in done.stderr
+    assert not (tmp_path / "taught").exists()
+
+
+def test_the_model_and_its_other_prompts_stay_as_they_are(clips: Path) -> None:
+    bundle = load_bundle(resolve_model("mini"))
+    before = {name: tensor.clone() for name, tensor in bundle.model.state_dict().items()}
+    lesson = teach(bundle, "bell", [clips], QUICK)
+    for name, tensor in bundle.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    mixture = torch.randn(1, RATE, generator=torch.Generator().manual_seed(1))
+    asked = torch.tensor([[0, 2]])
+    with torch.no_grad():
+        assert torch.equal(lesson.model(mixture, asked), bundle.model(mixture, asked))
+    assert lesson.prompt.fingerprint
+
+
+def test_the_same_seed_teaches_the_same(clips: Path) -> None:
+    bundle = load_bundle(resolve_model("mini"))
+    first, again = (teach(bundle, "bell", [clips], QUICK) for _ in range(2))
+    assert torch.equal(first.prompt.vectors, again.prompt.vectors)
+    assert [check.score for check in first.checks] == [check.score for check in again.checks]
+
+
+def test_one_clip_is_enough_and_it_is_said(clips: Path) -> None:
+    bundle = load_bundle(resolve_model("mini"))
+    lesson = teach(bundle, "bell", [clips / "bell0.wav"], QUICK)
+    assert lesson.num_held_back == 0
+    assert any("one clip only" in warning for warning in lesson.warnings)
+
+
+def test_backgrounds_of_ones_own(tmp_path: Path, clips: Path) -> None:
+    bundle = load_bundle(resolve_model("mini"))
+    folder = tmp_path / "noises"
+    (folder / "speech").mkdir(parents=True)
+    soundfile.write(folder / "room.wav", textures(3.0, RATE)["pink noise"].numpy(), RATE)
+    soundfile.write(folder / "speech" / "talk.wav", 0.1 * np.sin(np.arange(RATE) / 30), RATE)
+    options = TeachOptions(
+        background=folder, start="random", vectors="one", tuning=TuningConfig(num_steps=1)
+    )
+    lesson = teach(bundle, "bell", [clips], options)
+    assert lesson.prompt.vectors.shape == (1, 48)
+    assert {example.background for example in lesson.examples} == {("speech",), ("background",)}
+    (folder / "speech").rename(folder / "chatter")
+    with pytest.raises(ConfigError, match="chatter"):
+        teach(bundle, "bell", [clips], options)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(AudioError, match="no recordings with sound"):
+        teach(bundle, "bell", [clips], TeachOptions(background=empty))
+
+
+def test_it_can_be_stopped_and_leaves_nothing(tmp_path: Path, clips: Path) -> None:
+    def stop(step: Step) -> None:
+        if step.name.startswith("teaching"):
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        teach(load_bundle(resolve_model("mini")), "bell", [clips], QUICK, stop)
+
+
+def test_a_taken_name_is_refused_by_the_function_too(clips: Path) -> None:
+    with pytest.raises(PromptError, match="my-vocals"):
+        teach(load_bundle(resolve_model("mini")), "vocals", [clips], QUICK)
