@@ -10,7 +10,7 @@ import soundfile
 from command_line import unbraid
 from conftest import ROOT
 
-DOCUMENTS = ["README.md", "docs/python.md", "docs/prompts.md"]
+DOCUMENTS = ["README.md", "docs/python.md", "docs/prompts.md", "docs/teaching.md"]
 GUIDES = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -39,13 +39,13 @@ def test_its_links_lead_somewhere(document: str) -> None:
 
 def test_the_flags_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # a narrow help page cuts flags off
-    guides = ("docs/command-line.md", "docs/prompts.md")
+    guides = ("docs/command-line.md", "docs/prompts.md", "docs/teaching.md")
     text = "".join((ROOT / guide).read_text() for guide in guides)
     named = set(re.findall(r"--[a-z][a-z0-9]+", text))
     commands = [
         "", "separate", "train", "demo", "export", "models list", "models import", "evaluate",
         "compare", "data list", "data prepare", "models download", "models verify", "models remove",
-        "models inspect", "prompts list", "prompts show", "prompts install", "prompts remove",
+        "teach", "models inspect", "prompts list", "prompts show", "prompts install", "prompts remove",
     ]  # fmt: skip
     pages = [unbraid(*command.split(), "--help").stdout for command in commands]
     assert named <= set(re.findall(r"--[a-z][a-z0-9]+", " ".join(pages)))

@@ -9,7 +9,11 @@ from unbraid.config import dump, parse
 from unbraid.dsp.stft import StftConfig
 from unbraid.errors import ConfigError
 from unbraid.models.architectures import tuss
-from unbraid.models.architectures.unconditional import ARCHITECTURE, UnconditionalConfig
+from unbraid.models.architectures.unconditional import (
+    ARCHITECTURE,
+    SPECIALISTS,
+    UnconditionalConfig,
+)
 from unbraid.models.base import SpectralModel
 from unbraid.models.inference import for_inference
 from unbraid.models.waveform import ModelConfig, build_model
@@ -124,3 +128,20 @@ def test_a_model_survives_its_config_and_its_twin_separates_alike(codec: str) ->
         ours, fast = model(mixture, prompts), for_inference(model)(mixture, prompts)
     assert ours.shape == (2, 3, 3001)
     assert float((fast - ours).norm() / ours.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("size", ["medium", "large"])
+@pytest.mark.parametrize("benchmark", list(SPECIALISTS))
+def test_specialists_are_models_whose_outputs_have_names(size: str, benchmark: str) -> None:
+    network = ARCHITECTURE.presets[f"{size}-{benchmark}"]
+    outputs = SPECIALISTS[benchmark]
+    config = ModelConfig("unconditional", 48000, StftConfig(), dump(network), outputs=outputs)
+    with torch.device("meta"):
+        model = build_model(config)
+        plain = ARCHITECTURE.build(
+            ARCHITECTURE.presets[f"{size}-{len(outputs)}"], 48000, StftConfig()
+        )
+    assert model.num_parameters == sum(weight.numel() for weight in plain.parameters())
+    # What the benchmark asks for is what it gives, in any order.
+    assert sorted(model.prompts.resolve(outputs[::-1])) == sorted(outputs)
+    assert list(outputs) == sorted(outputs)

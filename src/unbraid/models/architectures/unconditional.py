@@ -90,6 +90,19 @@ def _without_prompts(preset: tuss.TussConfig, num_outputs: int) -> Unconditional
     return UnconditionalConfig(preset.codec, preset.cross_prompt, preset.extraction, num_outputs)
 
 
+#: What the outputs of a specialist answer: benchmark → prompts, sorted by name. With these as
+#: ``ModelConfig.outputs`` the loss assigns sources within equal prompts only, as it does for the
+#: specialists of the paper. Those for one task and those for one corpus differ in what they are
+#: trained on. (FUSS has up to four sources of one kind.)
+SPECIALISTS: dict[str, tuple[str, ...]] = {
+    "vctk-demand": ("sfx-mix", "speech"),
+    "wham": ("sfx-mix", "speech", "speech"),
+    "fuss": ("sfx", "sfx", "sfx", "sfx"),
+    "musdb": ("bass", "drums", "other", "vocals"),
+    "dnr": ("music-mix", "sfx-mix", "speech"),
+}
+
+
 _MEDIUM, _LARGE = (tuss.ARCHITECTURE.presets[size] for size in ("medium", "large"))
 
 ARCHITECTURE = Architecture(
@@ -99,6 +112,11 @@ ARCHITECTURE = Architecture(
     presets={
         **{f"medium-{number}": _without_prompts(_MEDIUM, number) for number in (2, 3, 4)},
         **{f"large-{number}": _without_prompts(_LARGE, number) for number in (2, 3, 4)},
+        **{
+            f"{size}-{benchmark}": _without_prompts(preset, len(outputs))
+            for size, preset in (("medium", _MEDIUM), ("large", _LARGE))
+            for benchmark, outputs in SPECIALISTS.items()
+        },
         # Smaller than large-4: the released settings do not follow the large TUSS.
         "released-large": replace(
             _without_prompts(_LARGE, 4),
