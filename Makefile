@@ -42,6 +42,7 @@ bench: $(VENV)/.developing
 	$(BIN)/python bench/identity.py
 	$(BIN)/python bench/stereo.py
 	$(BIN)/python bench/presence.py
+	$(BIN)/python bench/teaching.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

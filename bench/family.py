@@ -28,6 +28,7 @@ import torch
 import yaml
 
 from material import RECIPE, SHARED, has_manifest
+from our_worker import count_operations
 from unbraid.apps.evaluate import EvaluateOptions, Evaluation, evaluate, model_to_evaluate
 from unbraid.apps.open_pool import pool_tasks
 from unbraid.checkpoints import model_info
@@ -38,6 +39,9 @@ from unbraid.evaluation.tables import format_interval
 from unbraid.training.run import train
 
 MOST_SOURCES = 4
+# Operations are counted over so many seconds, with so many prompts.
+_COUNTED_S = 6.0
+_COUNTED_PROMPTS = 3
 SEED = 3
 
 
@@ -121,7 +125,12 @@ def measure(runs: Path, manifest: Path, out: Path) -> dict[str, Evaluation]:
         evaluated = model_to_evaluate(bundle, variant, info.digest, "cpu")
         task = pool_tasks(manifest, most_sources=MOST_SOURCES)[0]
         done[variant] = evaluate(task, evaluated, EvaluateOptions(out, num_cases=0))
-        print(f"{variant}: {info.num_parameters:,} parameters", flush=True)
+        per_second = count_operations(str(bundle), _COUNTED_S, _COUNTED_PROMPTS) / _COUNTED_S
+        print(
+            f"{variant}: {info.num_parameters:,} parameters, "
+            f"{per_second / 1e9:.2f} G operations per second of audio",
+            flush=True,
+        )
     return done
 
 

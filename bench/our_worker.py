@@ -41,7 +41,8 @@ def count_operations(name: str, seconds: float, num_prompts: int) -> int:
     They are counted on the meta device: it computes nothing, and it takes attention apart
     into the matrix products that the counter knows.
     """
-    model = open_model(name).to("meta")
+    # The counter follows gradients, which parameters that pass through unchanged have none of.
+    model = open_model(name).to("meta").requires_grad_(False)
     mixture = torch.empty(1, round(seconds * model.sample_rate), device="meta")
     prompts = torch.empty(1, num_prompts, dtype=torch.long, device="meta")
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
