@@ -11,9 +11,11 @@ from command_line import unbraid
 from released_st_sed_sep import separator_state, tagger_state, write_checkpoint
 from unbraid import load_separator
 from unbraid.apps.queries import name_queries, query_from_clips
+from unbraid.apps.teach import TeachOptions, teach
 from unbraid.checkpoints import Bundle, import_released, save_bundle
 from unbraid.errors import AudioError, PromptError
 from unbraid.models.waveform import WaveformModel
+from unbraid.training.methods.prompt_tuning import TuningConfig
 
 RATE = 32_000
 
@@ -146,3 +148,22 @@ def test_what_cannot_be_asked_by_example_says_what_to_do(bundle: Bundle, tmp_pat
     nothing = unbraid("separate", mixture, "-m", "asp", "-o", tmp_path)
     assert nothing.code == PromptError.exit_code
     assert "--query" in nothing.stderr
+
+
+def test_a_query_can_be_tuned_on_the_same_clips(bundle: Bundle, tmp_path: Path) -> None:
+    # Audio prompt tuning as published: start at the mean embedding, tune the query alone, by L1.
+    clips = [write(tmp_path / f"{seed}.wav", sound(seed, 1.0)) for seed in range(2)]
+    before = {name: tensor.clone() for name, tensor in bundle.model.state_dict().items()}
+    tuning = TuningConfig(loss="l1", num_steps=3, check_every=3, learning_rate=0.01)
+    lesson = teach(bundle, "noise", clips, TeachOptions(minutes=5.0, tuning=tuning))
+    for name, tensor in bundle.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert lesson.start == "the mean of the clips"
+    assert lesson.prompt.vectors.shape == (1, bundle.model.prompts.dim)
+    assert lesson.checks[-1].step == 3
+    query = query_from_clips(bundle.model, clips)
+    with torch.no_grad():
+        heard = bundle.model.with_prompts({"noise": query[None]})
+        batch = torch.from_numpy(sound(7, 2.0)).T
+        asked = torch.tensor([[len(bundle.model.prompts.names)]])
+        assert heard(batch, asked).shape == lesson.model(batch, asked).shape
