@@ -9,11 +9,14 @@ from unbraid.apps.lesson_page import render_lesson_page
 from unbraid.apps.teach import Lesson
 from unbraid.apps.whole_files import make_folder, write_whole
 from unbraid.checkpoints.bundle import Bundle
-from unbraid.checkpoints.prompt_files import check_prompt_name, model_fingerprint, save_prompt
+from unbraid.checkpoints.prompt_files import (
+    ENDING,
+    check_prompt_name,
+    model_fingerprint,
+    save_prompt,
+)
 from unbraid.checkpoints.prompt_store import install_prompt, installed_prompts
 from unbraid.errors import PromptError
-
-_SUFFIX = ".prompt.safetensors"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def refuse_taken(
     check_prompt_name(name)
     if overwrite:
         return
-    path = folder / f"{name}{_SUFFIX}"
+    path = folder / f"{name}{ENDING}"
     if path.exists():
         raise PromptError(f"{path}: exists already; choose another name or --overwrite it.")
     if is_installed and name in installed_prompts(model_fingerprint(bundle.folder)):
@@ -69,7 +72,7 @@ def keep_lesson(
     make_folder(folder)
     name = lesson.prompt.name
     page = render_lesson_page(lesson)
-    path = save_prompt(lesson.prompt, folder / f"{name}{_SUFFIX}", overwrite=overwrite)
+    path = save_prompt(lesson.prompt, folder / f"{name}{ENDING}", overwrite=overwrite)
     report = folder / f"{name}.html"
     write_whole(report, page.encode("utf-8"))
     if install:

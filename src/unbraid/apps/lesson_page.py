@@ -17,6 +17,7 @@ from unbraid.apps.report_page import (
     table_html,
 )
 from unbraid.apps.teach import Example, Lesson
+from unbraid.checkpoints.prompt_files import BACKGROUND, MODEL_NAME
 from unbraid.errors import in_brief
 from unbraid.evaluation.tables import Table, TableRow
 from unbraid.types import Waveform
@@ -30,7 +31,7 @@ def render_lesson_page(lesson: Lesson) -> str:
     return render_template(
         "lesson_page.html",
         title=escape(f"{name}: a taught prompt"),
-        model=escape(str(lesson.prompt.provenance.get("model", ""))),
+        model=escape(str(lesson.prompt.provenance.get(MODEL_NAME, ""))),
         prompt=escape(name),
         headline=_headline(lesson),
         facts=facts_html(_facts(lesson)),
@@ -63,7 +64,7 @@ def _facts(lesson: Lesson) -> Mapping[str, str]:
         "held back for the check": str(lesson.num_held_back) if lesson.num_held_back else "none",
         "began as": escape(lesson.start),
         "numbers learnt": f"{vectors * dim:,}",
-        "mixed with": escape(str(lesson.prompt.provenance.get("background", ""))),
+        "mixed with": escape(str(lesson.prompt.provenance.get(BACKGROUND, ""))),
         "time": escape(duration_text(lesson.seconds)),
     }
 

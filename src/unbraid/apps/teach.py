@@ -24,6 +24,7 @@ from unbraid._version import __version__
 from unbraid.apps.backgrounds import ANYTHING, Backgrounds, backgrounds_in, our_backgrounds
 from unbraid.apps.example_clips import ExampleClip, ExampleClips, read_examples
 from unbraid.apps.queries import query_from_clips
+from unbraid.checkpoints import prompt_files
 from unbraid.checkpoints.bundle import Bundle
 from unbraid.checkpoints.prompt_files import PromptFile, check_prompt_name, model_fingerprint
 from unbraid.data.dynamic import MixtureBatch, render_batch
@@ -203,7 +204,11 @@ def teach(
         shelf,
         options.seed,
     )
-    started, step_s = _start(model, name, examples, lesson_plan, options, on_step)
+    on_step(Step("looking for a start", 0, None, "mixtures"))
+    looks = lesson_plan.looks()
+    started = _start(model, name, examples, looks, options)
+    before = model.with_prompts({name: started.vectors})
+    step_s = _seconds_per_step(before, looks)
     left_s = (deadline - time.monotonic()) * (1.0 - _RESERVE)
     num_steps = max(1, min(options.tuning.num_steps, int(left_s / step_s)))
     tuning = dataclasses.replace(options.tuning, num_steps=num_steps)
@@ -216,7 +221,6 @@ def teach(
         model, {name: started.vectors}, lesson_plan.batches(), lesson_plan.score, tuning, goes_on
     )
     seconds = time.monotonic() - begun
-    before = model.with_prompts({name: started.vectors})
     absent = [lesson_plan.level_when_absent_db(each) for each in (before, tuned.model)]
     lesson = Lesson(
         prompt=PromptFile(name, tuned.vectors[name], model_fingerprint(bundle.folder)),
@@ -297,7 +301,7 @@ class _LessonPlan:
         looks: list[MixtureBatch] = []
         while len(looks) < _LOOK_BATCHES:
             batch = next(stream)
-            place = int((batch.prompt_indices[0] == self._rows[self._name]).nonzero()[0])
+            place = self._place(batch)
             only = slice(place, place + 1)
             looks.append(
                 MixtureBatch(
@@ -416,45 +420,36 @@ def _start(
     model: WaveformModel,
     name: str,
     examples: ExampleClips,
-    plan: _LessonPlan,
+    looks: Sequence[MixtureBatch],
     options: TeachOptions,
-    on_step: StepCallback,
-) -> tuple[_Start, float]:
-    """Where the vectors begin, and how long a step will take, in seconds."""
-    on_step(Step("looking for a start", 0, None, "mixtures"))
-    num_vectors = max(model.network.query_vectors) if options.vectors == "band" else 1
-    looks = plan.looks()
+) -> _Start:
+    """Where the vectors begin."""
     kind = options.start or ("clips" if model.tagger is not None else "nearest")
-    begun = time.monotonic()
-    if kind == "nearest":
-        found = nearest_prompt(model, name, looks, options.tuning)
-        num_looks = len(model.prompts.names) * len(looks)
-    elif kind == "clips":
+    if kind == "clips":
         found = "the mean of the clips"
         vector = query_from_clips(model, [clip.path for clip in examples.clips])
-        begun, num_looks = time.monotonic(), len(looks)
-        _look(model.with_prompts({name: vector[None]}), looks)
-    else:
+    elif kind == "random":
         found = kind
-        if kind == "random":
-            generator = torch.Generator().manual_seed(options.seed)
-            vector = torch.randn(model.prompts.dim, generator=generator)
-        elif kind not in model.prompts.names:
+        generator = torch.Generator().manual_seed(options.seed)
+        vector = torch.randn(model.prompts.dim, generator=generator)
+    else:
+        found = nearest_prompt(model, name, looks, options.tuning) if kind == "nearest" else kind
+        if found not in model.prompts.names:
             raise ConfigError(
                 f"--start {kind}: choose nearest, clips, random, or a prompt of the model: "
                 f"{', '.join(model.prompts.names)}."
             )
-        else:
-            vector = model.prompts.weight[model.prompts.names.index(kind)].detach()
-        num_looks = len(looks)
-        _look(model.with_prompts({name: vector.view(-1, model.prompts.dim)}), looks)
-    if kind == "nearest":
         vector = model.prompts.weight[model.prompts.names.index(found)].detach()
-    look_s = (time.monotonic() - begun) / num_looks
-    vectors = vector.view(-1, model.prompts.dim)
-    vectors = vectors.repeat(num_vectors // len(vectors), 1) if len(vectors) == 1 else vectors
+    num_vectors = max(model.network.query_vectors) if options.vectors == "band" else 1
+    return _Start(found, vector.repeat(num_vectors, 1))
+
+
+def _seconds_per_step(model: WaveformModel, looks: Sequence[MixtureBatch]) -> float:
+    """How long a step will take, by looking at some mixtures with a model that knows the prompt."""
+    begun = time.monotonic()
+    _look(model, looks)
     # A look asks for one source, a step for two in most cases.
-    return _Start(found, vectors), _STEP_TO_LOOK * 1.5 * look_s
+    return _STEP_TO_LOOK * 1.5 * (time.monotonic() - begun) / len(looks)
 
 
 @torch.no_grad()
@@ -515,11 +510,11 @@ def _provenance(
     lesson: Lesson, bundle: Bundle, backgrounds: Backgrounds, options: TeachOptions
 ) -> Mapping[str, Any]:
     facts: dict[str, Any] = {
-        "model": bundle.card.name,
-        "model_digest": bundle.digest,
-        "unbraid": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "clips": [
+        prompt_files.MODEL_NAME: bundle.card.name,
+        prompt_files.MODEL_DIGEST: bundle.digest,
+        prompt_files.UNBRAID: __version__,
+        prompt_files.CREATED: datetime.now(UTC).isoformat(timespec="seconds"),
+        prompt_files.CLIPS: [
             {
                 "name": clip.path.name,
                 "sha256": clip.sha256,
@@ -527,8 +522,8 @@ def _provenance(
             }
             for clip in lesson.clips.clips
         ],
-        "background": backgrounds.description,
-        "settings": {
+        prompt_files.BACKGROUND: backgrounds.description,
+        prompt_files.SETTINGS: {
             "start": lesson.start,
             "vectors": options.vectors,
             "loss": options.tuning.loss,
@@ -538,11 +533,11 @@ def _provenance(
             "held_back": lesson.num_held_back,
             "seed": options.seed,
         },
-        "before_db": round(lesson.before_db, 2),
-        "after_db": round(lesson.after_db, 2),
+        prompt_files.BEFORE_DB: round(lesson.before_db, 2),
+        prompt_files.AFTER_DB: round(lesson.after_db, 2),
     }
     if options.licence:
-        facts["licence"] = options.licence
+        facts[prompt_files.LICENCE] = options.licence
     if options.note:
-        facts["note"] = options.note
+        facts[prompt_files.NOTE] = options.note
     return facts

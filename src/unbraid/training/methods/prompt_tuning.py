@@ -150,17 +150,17 @@ def tune_prompts(
     )
     transform = FftTransform(model.config.stft)
 
-    def state() -> WaveformModel:
+    def state() -> tuple[dict[str, Tensor], WaveformModel]:
         vectors = {
             name: row.clone().unflatten(0, (-1, model.prompts.dim))[: len(starts[name])]
             for name, row in zip(starts, taught.detach(), strict=True)
         }
-        if not trains_network:
-            return model.with_prompts(vectors)
-        trained = WaveformModel(model.config, copy.deepcopy(network), model.prompts)
-        return trained.with_prompts(vectors)
+        trained = model
+        if trains_network:
+            trained = WaveformModel(model.config, copy.deepcopy(network), model.prompts)
+        return vectors, trained.with_prompts(vectors)
 
-    best_model = state()
+    best_vectors, best_model = state()
     checks = [Check(0, measure(best_model), None)]
     best = checks[0]
     losses: list[float] = []
@@ -178,21 +178,15 @@ def tune_prompts(
         is_last = not goes_on(step) or step == config.num_steps
         if step % config.check_every and not is_last:
             continue
-        model_now = state()
+        vectors, model_now = state()
         check = Check(step, measure(model_now), sum(losses) / len(losses))
         checks.append(check)
         losses = []
         if check.score > best.score:
-            best, best_model = check, model_now
+            best, best_vectors, best_model = check, vectors, model_now
         if is_last or sum(later.step > best.step for later in checks) >= config.patience:
             break
-    vectors = {
-        name: best_model.prompts.weight[num_known + place]
-        .detach()
-        .unflatten(0, (-1, model.prompts.dim))[: len(starts[name])]
-        for place, name in enumerate(starts)
-    }
-    return TunedPrompts(vectors, best_model, tuple(checks), best)
+    return TunedPrompts(best_vectors, best_model, tuple(checks), best)
 
 
 def nearest_prompt(
