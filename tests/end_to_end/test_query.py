@@ -13,9 +13,10 @@ from unbraid import load_separator
 from unbraid.apps.queries import name_queries, query_from_clips
 from unbraid.apps.teach import TeachOptions, teach
 from unbraid.checkpoints import Bundle, import_released, save_bundle
-from unbraid.errors import AudioError, PromptError
+from unbraid.data.dynamic import MixtureBatch
+from unbraid.errors import AudioError, ConfigError, PromptError
 from unbraid.models.waveform import WaveformModel
-from unbraid.training.methods.prompt_tuning import TuningConfig
+from unbraid.training.methods.prompt_tuning import TuningConfig, tune_prompts
 
 RATE = 32_000
 
@@ -167,3 +168,17 @@ def test_a_query_can_be_tuned_on_the_same_clips(bundle: Bundle, tmp_path: Path) 
         batch = torch.from_numpy(sound(7, 2.0)).T
         asked = torch.tensor([[len(bundle.model.prompts.names)]])
         assert heard(batch, asked).shape == lesson.model(batch, asked).shape
+
+
+def test_joint_tuning_keeps_the_tagger_and_makes_no_prompt_file(bundle: Bundle) -> None:
+    mixture = torch.from_numpy(sound(3, 1.0)).T
+    row = torch.tensor([[len(bundle.model.prompts.names)]])
+    batch = MixtureBatch(mixture, mixture[None] / 2, row)
+    tuning = TuningConfig(num_steps=1, network_learning_rate=1e-4)
+    start = {"noise": torch.ones(1, bundle.model.prompts.dim)}
+    scores = iter([0.0, 1.0])
+    tuned = tune_prompts(bundle.model, start, [batch], lambda model: next(scores), tuning)
+    assert tuned.model.network is not bundle.model.network
+    assert tuned.model.tagger is bundle.model.tagger
+    with pytest.raises(ConfigError, match="joint tuning"):
+        TeachOptions(tuning=tuning)

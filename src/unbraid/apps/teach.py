@@ -91,6 +91,11 @@ class TeachOptions:
     def __post_init__(self) -> None:
         if not self.minutes > 0:
             raise ConfigError(f"minutes must be more than 0, not {self.minutes:g}.")
+        if self.tuning.network_learning_rate is not None:
+            raise ConfigError(
+                "tuning.network_learning_rate must be None: a taught prompt belongs to the network "
+                "as it is; use tune_prompts for joint tuning."
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -157,7 +157,9 @@ def tune_prompts(
         }
         trained = model
         if trains_network:
-            trained = WaveformModel(model.config, copy.deepcopy(network), model.prompts)
+            trained = WaveformModel(
+                model.config, copy.deepcopy(network), model.prompts, model.tagger
+            )
         return vectors, trained.with_prompts(vectors)
 
     best_vectors, best_model = state()
