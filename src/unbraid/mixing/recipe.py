@@ -143,12 +143,14 @@ class MixRecipe:
     Attributes:
         crop_s: Length of a mixture.
         num_sources: How many sources a mixture has → how often. One number per batch.
-        first: How often a prompt is drawn first.
+        first: How often a prompt is drawn first. Empty, with ``following`` empty as well, for
+            drawing all prompts that have clips alike, none twice.
         following: Last prompt → how often each prompt follows it. A zero in the row of
             any prompt drawn so far forbids the pair.
         repeatable: Prompts that may stand more than once in a mixture.
         scenes: If given, draw one of these lists of prompts in place of the chain above.
         gain_db: Prompt → lowest and highest level, drawn evenly in dB.
+        other_gain_db: The same for prompts that are not named there.
         composed: Prompt → prompts whose clips it can be put together from.
         composed_probability: How often it is, also when it has clips of its own.
         composed_parts: How many parts it then has → how often.
@@ -185,6 +187,7 @@ class MixRecipe:
             **dict.fromkeys(("sfx", "sfx-mix", "music-mix"), (-20.0, 0.0)),
         }
     )
+    other_gain_db: tuple[float, float] = (-10.0, 0.0)
     composed: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: {"sfx-mix": ("sfx",), "music-mix": _INSTRUMENTS}
     )
@@ -204,6 +207,10 @@ class MixRecipe:
     def __post_init__(self) -> None:
         if self.crop_s <= 0:
             raise ConfigError(f"recipe.crop_s must be positive, not {self.crop_s}.")
+        if bool(self.first) != bool(self.following):
+            raise ConfigError(
+                "recipe.first and recipe.following belong together: give both, or leave both empty."
+            )
         for name in (
             "composed_probability",
             "same_song_probability",
@@ -243,6 +250,12 @@ class Planner:
         drawable = {name for scene in recipe.scenes for name in scene.prompts}
         if not recipe.scenes:
             drawable = {name for name, weight in recipe.first.items() if weight > 0}
+            most = max(recipe.num_sources)
+            if not drawable and len(self._clips) < most:
+                raise DataError(
+                    f"a mixture of {most} prompts, none twice, needs as many with clips; only "
+                    f"{len(self._clips)} have any."
+                )
         for prompt in sorted(drawable):
             made_of = (prompt, *recipe.composed.get(prompt, ()))
             if not any(name in self._clips for name in made_of):
@@ -288,7 +301,7 @@ class Planner:
         sources = []
         bandwidths = []
         for prompt in prompts:
-            low, high = recipe.gain_db[prompt]
+            low, high = recipe.gain_db.get(prompt, recipe.other_gain_db)
             gain_db = rng.uniform(low, high)
             if len(prompts) > 1 and rng.random() < recipe.absent_probability:
                 sources.append(SourcePlan(prompt, (), gain_db))
@@ -308,6 +321,8 @@ class Planner:
             fitting = [scene for scene in recipe.scenes if len(scene.prompts) == count]
             weights = [scene.weight for scene in fitting]
             return rng.choices(fitting, weights)[0].prompts
+        if not recipe.first:
+            return tuple(rng.sample(sorted(self._clips), count))
         while True:  # a chain that ran into a corner starts again
             prompts = [_choose(rng, recipe.first)]
             while len(prompts) < count:
@@ -366,7 +381,7 @@ class Planner:
         for name in chosen:
             drawn = self._draw_clip(name, song, taken, rng)
             if drawn is not None:  # a small pool makes a source of fewer parts
-                low, high = recipe.gain_db[name]
+                low, high = recipe.gain_db.get(name, recipe.other_gain_db)
                 parts.append((*drawn, rng.uniform(low, high)))
         return parts
 

@@ -142,7 +142,7 @@ class WaveformModel(nn.Module):
         self.config = config
         self.network = network
         self.prompts = prompts
-        self.tagger = None if tagger is None else tagger.requires_grad_(False)
+        self.tagger = None if tagger is None else tagger.requires_grad_(False).eval()
 
     @property
     def sample_rate(self) -> int:
@@ -157,6 +157,13 @@ class WaveformModel(nn.Module):
         """
         parts = (self.network, self.prompts)
         return sum(each.numel() for part in parts for each in part.parameters())
+
+    def train(self, mode: bool = True) -> WaveformModel:
+        """Set network and prompts to training or evaluation; the tagger never learns here."""
+        super().train(mode)
+        if self.tagger is not None:
+            self.tagger.eval()
+        return self
 
     def forward(
         self,

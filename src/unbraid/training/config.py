@@ -8,9 +8,11 @@ from typing import Literal
 
 from unbraid.errors import ConfigError
 from unbraid.mixing.recipe import MixRecipe, Scene
+from unbraid.models.taggers.htsat import HtsatConfig
 from unbraid.models.waveform import ModelConfig
 from unbraid.objectives.losses import SnrLossConfig
 from unbraid.prompts import ANY_SOURCE
+from unbraid.training.methods.tagging import StripeConfig
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,38 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
+class TaggingConfig:
+    """How the tagger of a model is trained, before the model itself.
+
+    Attributes:
+        num_sounds: How many classes are heard at once → how often.
+        stripes: What is hidden from it.
+        optimiser: How it learns.
+        batch_size: Mixtures per step.
+        max_steps: Steps in all.
+    """
+
+    num_sounds: Mapping[int, float] = field(default_factory=lambda: {1: 0.5, 2: 0.5})
+    stripes: StripeConfig = field(default_factory=StripeConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    batch_size: int = 32
+    max_steps: int = 10_000
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run.
+
+    A model with a tagger has no prompts. It is trained in two stages: the tagger, on the pools
+    as its classes, then the network, by example. Others are trained by their prompts.
 
     Attributes:
         name: Names the run's folder and the model that comes out.
         model: What to train.
         data: Recordings.
         recipe: How they are mixed.
-        loss: What is minimised.
+        loss: What is minimised where the model is asked with prompts.
+        tagging: How the model's tagger is trained; needed where it has one.
         optimiser: How.
         validation: What is measured on the way.
         batch_size: Mixtures per step.
@@ -109,6 +134,7 @@ class TrainConfig:
     data: DataConfig
     recipe: MixRecipe = field(default_factory=MixRecipe)
     loss: SnrLossConfig = field(default_factory=SnrLossConfig)
+    tagging: TaggingConfig | None = None
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     batch_size: int = 4
@@ -124,10 +150,29 @@ class TrainConfig:
     weights_dtype: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
+        if self.model.tagger is not None:
+            self._check_tagger(self.model.tagger)
         unknown = set(self.data.pools) - set(self.model.prompts)
-        if unknown and ANY_SOURCE not in self.model.prompts:
+        if unknown and ANY_SOURCE not in self.model.prompts and self.model.tagger is None:
             names = ", ".join(sorted(unknown))
             raise ConfigError(f"data.pools names prompts that the model does not have: {names}.")
         for name in ("batch_size", "max_steps", "checkpoint_every_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+
+    def _check_tagger(self, tagger: HtsatConfig) -> None:
+        if self.tagging is None or self.model.prompts:
+            raise ConfigError(
+                "a model with a tagger is trained by example: leave model.prompts empty, and say "
+                "with tagging how the tagger is trained."
+            )
+        if tagger.num_classes != len(self.data.pools):
+            raise ConfigError(
+                f"the tagger's classes are the pools: model.tagger.num_classes must be "
+                f"{len(self.data.pools)}, not {tagger.num_classes}."
+            )
+        if tagger.mel.sample_rate != self.model.sample_rate:
+            raise ConfigError(
+                f"model.tagger.mel.sample_rate must be {self.model.sample_rate}, that of the "
+                f"model, not {tagger.mel.sample_rate}."
+            )

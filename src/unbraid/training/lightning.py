@@ -18,37 +18,53 @@ from unbraid.data.dynamic import MixtureBatch, MixtureStream, render_batch
 from unbraid.evaluation.batches import best_si_sdr_db, mixture_si_sdr_db
 from unbraid.mixing.recipe import MixPlan, Planner
 from unbraid.mixing.render import ClipReader
+from unbraid.models.taggers.htsat import Htsat
 from unbraid.models.waveform import WaveformModel
 from unbraid.prompts import ANY_SOURCE
 from unbraid.training.config import OptimiserConfig, TrainConfig
+from unbraid.training.methods.by_example import by_example_loss, estimates_by_example
 from unbraid.training.methods.supervised import supervised_loss
+from unbraid.training.methods.tagging import StripeConfig, tagging_accuracy, tagging_loss
 
 
-class SeparationModule(pl.LightningModule):
-    """A model, its loss, its optimiser and its validation measure."""
+class _Module(pl.LightningModule):
+    """What learns, its optimiser, and a measure for each scene of the validation.
 
-    def __init__(self, model: WaveformModel, config: TrainConfig, scenes: tuple[str, ...]) -> None:
+    Args:
+        model: What learns.
+        optimiser: How.
+        max_steps: For how long.
+        seed: Of what is drawn in a step.
+        scenes: Names of the scenes.
+        measure: What the measure is called in logs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimiser: OptimiserConfig,
+        max_steps: int,
+        seed: int,
+        scenes: tuple[str, ...],
+        measure: str,
+    ) -> None:
         super().__init__()
         self.model = model
-        self._config = config
+        self._optimiser = optimiser
+        self._max_steps = max_steps
+        self._seed = seed
         self._scenes = scenes
+        self._measure = measure
 
-    def training_step(self, batch: MixtureBatch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
-        loss = supervised_loss(self.model, batch, self._config.loss)
-        self.log("train/loss_db", loss, batch_size=len(batch.mixture))
-        return loss
+    def on_train_batch_start(self, batch: MixtureBatch, batch_idx: int) -> None:
+        """Draw the same numbers in a step, whether the run was stopped before it or not."""
+        torch.manual_seed(self._seed * 1_000_000_007 + self.global_step)
 
-    def validation_step(self, batch: MixtureBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """SI-SDR improvement of one mixture, logged under its scene."""
-        asked = batch.prompt_indices
-        if not self.model.names_sources:
-            asked = self.model.all_outputs.to(asked.device).expand(len(asked), -1)
-        estimates = self.model(batch.mixture, asked)
-        gain = (best_si_sdr_db(estimates, batch) - mixture_si_sdr_db(batch)).mean()
+    def log_measure(self, value: Tensor, batch: MixtureBatch, scene: int) -> None:
+        """Log the measure of a batch under its scene."""
         self.log(
-            self._measure(dataloader_idx),
-            gain,
+            f"valid/{self._measure}/{self._scenes[scene]}",
+            value,
             batch_size=len(batch.mixture),
             on_epoch=True,
             add_dataloader_idx=False,
@@ -56,18 +72,15 @@ class SeparationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """The mean over the scenes, each counting the same."""
-        gains = [
-            self.trainer.callback_metrics[self._measure(index)]
-            for index in range(len(self._scenes))
+        values = [
+            self.trainer.callback_metrics[f"valid/{self._measure}/{scene}"]
+            for scene in self._scenes
         ]
-        self.log("valid/si_sdri_db/mean", torch.stack(gains).mean())
-
-    def _measure(self, scene: int) -> str:
-        return f"valid/si_sdri_db/{self._scenes[scene]}"
+        self.log(f"valid/{self._measure}/mean", torch.stack(values).mean())
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW in two groups, and the learning rate as a function of the step."""
-        settings = self._config.optimiser
+        settings = self._optimiser
         decayed: list[nn.Parameter] = []
         free: list[nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
@@ -85,12 +98,70 @@ class SeparationModule(pl.LightningModule):
             eps=settings.eps,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: learning_rate_factor(step, settings, self._config.max_steps)
+            optimiser, lambda step: learning_rate_factor(step, settings, self._max_steps)
         )
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+class SeparationModule(_Module):
+    """A model that learns to separate: by example if it has a tagger, else by its prompts."""
+
+    model: WaveformModel
+
+    def __init__(self, model: WaveformModel, config: TrainConfig, scenes: tuple[str, ...]) -> None:
+        super().__init__(
+            model, config.optimiser, config.max_steps, config.seed, scenes, "si_sdri_db"
+        )
+        self._loss = config.loss
+
+    def training_step(self, batch: MixtureBatch, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        if self.model.tagger is not None:
+            loss = by_example_loss(self.model, batch)
+            self.log("train/loss", loss, batch_size=len(batch.mixture))
+        else:
+            loss = supervised_loss(self.model, batch, self._loss)
+            self.log("train/loss_db", loss, batch_size=len(batch.mixture))
+        return loss
+
+    def validation_step(self, batch: MixtureBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """SI-SDR improvement of one mixture, logged under its scene."""
+        if self.model.tagger is not None:
+            estimates = estimates_by_example(self.model, batch)
+        else:
+            asked = batch.prompt_indices
+            if not self.model.names_sources:
+                asked = self.model.all_outputs.to(asked.device).expand(len(asked), -1)
+            estimates = self.model(batch.mixture, asked)
+        gain = (best_si_sdr_db(estimates, batch) - mixture_si_sdr_db(batch)).mean()
+        self.log_measure(gain, batch, dataloader_idx)
+
+
+class TaggingModule(_Module):
+    """A tagger that learns the pools as its classes."""
+
+    model: Htsat
+
+    def __init__(
+        self, tagger: Htsat, config: TrainConfig, stripes: StripeConfig, scenes: tuple[str, ...]
+    ) -> None:
+        super().__init__(
+            tagger, config.optimiser, config.max_steps, config.seed, scenes, "accuracy"
+        )
+        self._stripes = stripes
+
+    def training_step(self, batch: MixtureBatch, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        loss = tagging_loss(self.model, batch, self._stripes)
+        self.log("train/loss", loss, batch_size=len(batch.mixture))
+        return loss
+
+    def validation_step(self, batch: MixtureBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Share of the classes that are found, logged under their scene."""
+        self.log_measure(tagging_accuracy(self.model, batch), batch, dataloader_idx)
 
 
 def learning_rate_factor(step: int, settings: OptimiserConfig, max_steps: int) -> float:
@@ -160,7 +231,8 @@ class MixtureData(pl.LightningDataModule):
         self._read_clip = read_clip
         self._validation_plans = validation_plans
         self._read_validation_clip = read_validation_clip
-        prompts = config.model.prompts
+        # The classes of a tagger are the pools.
+        prompts = config.model.prompts or tuple(config.data.pools)
         # A model that does not say what its sources are takes them all for the same.
         self._rows = {
             name: prompts.index(name if name in prompts else ANY_SOURCE)

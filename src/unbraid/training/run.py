@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ from unbraid.config import dump, load_mapping, parse
 from unbraid.data.catalogue import open_pools
 from unbraid.data.fixed import fixed_plans
 from unbraid.data.manifest import read_manifest
+from unbraid.data.store import ClipStore
 from unbraid.errors import CheckpointError, ConfigError, MissingExtra
 from unbraid.folders import user_cache_dir
 from unbraid.heap import keep_heap
-from unbraid.mixing.recipe import Planner
+from unbraid.mixing.recipe import Clip, Planner, Scene
+from unbraid.models.taggers.htsat import Htsat
 from unbraid.models.waveform import build_model
-from unbraid.training.config import TrainConfig
+from unbraid.training.config import TaggingConfig, TrainConfig
 
 try:
     import lightning.pytorch as pl
@@ -33,7 +37,12 @@ try:
     )
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-    from unbraid.training.lightning import MixtureData, SaveLast, SeparationModule
+    from unbraid.training.lightning import (
+        MixtureData,
+        SaveLast,
+        SeparationModule,
+        TaggingModule,
+    )
 except ModuleNotFoundError as error:
     raise MissingExtra(
         f"training needs the package {error.name}; install it with: pip install 'unbraid[train]'"
@@ -81,8 +90,8 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
     """
     config = load_config(config_path, overrides)
     run_dir = out_dir or Path("runs") / config.name
-    last = last_checkpoint(run_dir)
-    if last.exists() and not resume:
+    stages = (run_dir, run_dir / TAGGER_DIR)
+    if not resume and any(last_checkpoint(stage).exists() for stage in stages):
         raise ConfigError(f"{run_dir}: holds a run already; choose another --out, or --resume it.")
     run_dir.mkdir(parents=True, exist_ok=True)
     _write_config(config, run_dir / "config.yaml")
@@ -92,20 +101,18 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
 
     torch.manual_seed(config.seed)
     model = build_model(config.model)
-    data, scenes = _open_data(config, config_path.parent)
-    module = SeparationModule(model, config, scenes)
-    trainer = make_trainer(config, run_dir)
+    pools = _open_pools(config, config_path.parent)
+    if model.tagger is not None:
+        assert config.tagging is not None, "the config was checked"
+        _train_tagger(model.tagger, config, config.tagging, pools, run_dir / TAGGER_DIR)
+    data, scenes = _mixtures(config, pools)
     log.info("%d parameters", model.num_parameters)
-    with warnings.catch_warnings():
-        # Mixtures are made between steps by choice; Lightning advises more workers.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        trainer.fit(
-            module,
-            datamodule=data,
-            ckpt_path=str(last) if last.exists() else None,
-            weights_only=False,  # the run's own checkpoint, with the state of its loops
-        )
+    _fit(SeparationModule(model, config, scenes), data, config, run_dir)
     return export(run_dir)
+
+
+#: Of a run's folder, where the first stage keeps its log and its checkpoint.
+TAGGER_DIR = "tagger"
 
 
 def last_checkpoint(run_dir: Path) -> Path:
@@ -113,29 +120,97 @@ def last_checkpoint(run_dir: Path) -> Path:
     return run_dir / "checkpoints" / "last.ckpt"
 
 
-def _open_data(config: TrainConfig, base: Path) -> tuple[MixtureData, tuple[str, ...]]:
-    """The mixtures of a run, and the names of the scenes that it validates on."""
+@dataclass(frozen=True)
+class _Pools:
+    """The recordings of a split."""
+
+    clips: Mapping[str, tuple[Clip, ...]]
+    store: ClipStore
+
+
+def _open_pools(config: TrainConfig, base: Path) -> tuple[_Pools, _Pools]:
+    """The recordings to train on, and those to validate on."""
     settings = config.data
     manifest = base / Path(settings.manifest).expanduser()
     cache = Path(settings.cache_dir) if settings.cache_dir else user_cache_dir()
     recordings = read_manifest(manifest)
     rate = config.model.sample_rate
-    planners = []
-    stores = []
-    for split in (settings.train_split, settings.validation_split):
-        clips, store = open_pools(manifest, recordings, settings.pools, split, rate, cache)
-        planners.append(Planner(config.recipe, clips))
-        stores.append(store)
+    train, validation = (
+        _Pools(*open_pools(manifest, recordings, settings.pools, split, rate, cache))
+        for split in (settings.train_split, settings.validation_split)
+    )
+    return train, validation
+
+
+def _mixtures(
+    config: TrainConfig, pools: tuple[_Pools, _Pools]
+) -> tuple[MixtureData, tuple[str, ...]]:
+    """The mixtures of a run, and the names of the scenes that it validates on."""
+    train, validation = pools
     plans = fixed_plans(
-        planners[1],
+        # What is never drawn at random needs no clips here.
+        Planner(
+            dataclasses.replace(config.recipe, scenes=config.validation.scenes), validation.clips
+        ),
         config.validation.scenes,
         config.validation.mixtures_per_scene,
-        stores[1].read,
-        rate,
+        validation.store.read,
+        config.model.sample_rate,
         config.validation.seed,
     )
-    module = MixtureData(config, planners[0], stores[0].read, plans, stores[1].read)
+    planner = Planner(config.recipe, train.clips)
+    module = MixtureData(config, planner, train.store.read, plans, validation.store.read)
     return module, tuple(plans)
+
+
+def _train_tagger(
+    tagger: Htsat,
+    config: TrainConfig,
+    settings: TaggingConfig,
+    pools: tuple[_Pools, _Pools],
+    run_dir: Path,
+) -> None:
+    """The first stage of a run; does nothing more if it is over already."""
+    is_heard = {name for name, clips in pools[1].clips.items() if clips}
+    stage = dataclasses.replace(
+        config,
+        recipe=dataclasses.replace(config.recipe, num_sources=settings.num_sounds),
+        optimiser=settings.optimiser,
+        validation=dataclasses.replace(
+            config.validation, scenes=tuple(Scene((name,)) for name in sorted(is_heard))
+        ),
+        batch_size=settings.batch_size,
+        max_steps=settings.max_steps,
+    )
+    data, scenes = _mixtures(stage, pools)
+    module = TaggingModule(tagger.requires_grad_(True), stage, settings.stripes, scenes)
+    log.info("%d parameters of the tagger", sum(each.numel() for each in tagger.parameters()))
+    _fit(module, data, stage, run_dir)
+    tagger.load_state_dict(_learnt(run_dir)[0])
+    tagger.requires_grad_(False)
+
+
+def _fit(module: pl.LightningModule, data: MixtureData, config: TrainConfig, run_dir: Path) -> None:
+    last = last_checkpoint(run_dir)
+    with warnings.catch_warnings():
+        # Mixtures are made between steps by choice; Lightning advises more workers.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        make_trainer(config, run_dir).fit(
+            module,
+            datamodule=data,
+            ckpt_path=str(last) if last.exists() else None,
+            weights_only=False,  # the run's own checkpoint, with the state of its loops
+        )
+
+
+def _learnt(run_dir: Path) -> tuple[dict[str, torch.Tensor], int]:
+    """Weights of a run's last checkpoint, and its step."""
+    # Our own file.
+    checkpoint = torch.load(last_checkpoint(run_dir), map_location="cpu", weights_only=False)
+    weights = {
+        name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()
+    }
+    return weights, checkpoint["global_step"]
 
 
 def make_trainer(
@@ -193,11 +268,8 @@ def export(run_dir: Path) -> Path:
     last = last_checkpoint(run_dir)
     if not last.is_file():
         raise ConfigError(f"{run_dir}: holds no checkpoint yet; let the run reach its first one.")
-    checkpoint = torch.load(last, map_location="cpu", weights_only=False)  # our own file
+    state, step = _learnt(run_dir)
     model = build_model(config.model)
-    state = {
-        name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()
-    }
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -208,7 +280,7 @@ def export(run_dir: Path) -> Path:
     card = Card(
         name=config.name,
         licence=config.licence,
-        source=f"trained by unbraid for {checkpoint['global_step']} steps",
+        source=f"trained by unbraid for {step} steps",
         description=config.description,
     )
     dtype = getattr(torch, config.weights_dtype)

@@ -93,6 +93,10 @@ class QueryUnet(SpectralModel):
         self.last = _Convolutions(levels[0], levels[0], config.query_dim)
         self.mask = nn.Conv2d(levels[0], 1, 1)
         nn.init.xavier_uniform_(self.mask.weight)
+        # Convolutions on a CPU are a third faster with the channels of a place side by side.
+        for parameter in self.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def forward(
         self,

@@ -18,20 +18,22 @@ Source: K. Chen, X. Du, B. Zhu, Z. Ma, T. Berg-Kirkpatrick, S. Dubnov, "HTS-AT: 
     token-semantic audio transformer", ICASSP 2022, arXiv 2202.00874; K. Chen et al., "Zero-shot
     audio source separation through query-based learning from weakly-labeled data", AAAI 2022,
     arXiv 2112.07891, for the size whose latent is a query.
-Differs: Made to be used, not trained: no SpecAugment and no stochastic depth. A last linear
-    layer of the release, from classes to classes, is left out because nothing comes through it;
-    with it the published size has 202,007,607 parameters.
+Differs: A last linear layer of the release, from classes to classes, is left out because nothing
+    comes through it; with it the published size has 202,007,607 parameters. SpecAugment is a
+    matter of training, see ``training.methods.tagging``. A tagger can be made blind to level.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from unbraid.dsp.levels import db_to_gain, rms
 from unbraid.dsp.mel import MelConfig, log_mel
 from unbraid.dsp.stft import StftConfig
 from unbraid.errors import ConfigError
@@ -39,6 +41,8 @@ from unbraid.nn.norms import batch_norm
 
 #: Added to what tokens have to say to those that only a shift made their neighbours.
 _MASKED = -100.0
+#: Clips are not raised to their level from below this root mean square.
+_SILENT = 1e-5
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,10 @@ class HtsatConfig:
         depths: Blocks of each stage.
         num_heads: Heads of each stage.
         window: Height and width, in tokens, of what attends to each other.
+        level_db: Root mean square that every clip is brought to first, in dB of full scale; None
+            for hearing clips at the level at which they were recorded, as published.
+        drop_path: How often the last block is skipped while training, clip by clip; earlier ones
+            less, evenly from 0.
     """
 
     mel: MelConfig = field(
@@ -68,8 +76,14 @@ class HtsatConfig:
     depths: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (4, 8, 16, 32)
     window: int = 8
+    level_db: float | None = None
+    drop_path: float = 0.1
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.drop_path < 1.0:
+            raise ConfigError(
+                f"tagger: drop_path ({self.drop_path}) must be a probability below 1."
+            )
         if not self.depths or len(self.depths) != len(self.num_heads):
             raise ConfigError(
                 f"tagger: depths ({self.depths}) and num_heads ({self.num_heads}) must name a "
@@ -169,7 +183,12 @@ class Htsat(nn.Module):
         for stage, (depth, heads) in enumerate(zip(config.depths, config.num_heads, strict=True)):
             is_last = stage == len(config.depths) - 1
             dim = config.dim << stage
-            stages.append(_Stage(dim, size >> stage, depth, heads, config.window, not is_last))
+            before = sum(config.depths[:stage])
+            skips = [
+                config.drop_path * (before + number) / max(sum(config.depths) - 1, 1)
+                for number in range(depth)
+            ]
+            stages.append(_Stage(dim, size >> stage, skips, heads, config.window, not is_last))
         self.stages = nn.ModuleList(stages)
         self.norm = nn.LayerNorm(config.embedding_dim)
         rows = (size >> (len(config.depths) - 1)) // config.num_folds
@@ -196,7 +215,16 @@ class Htsat(nn.Module):
                 see ``embed``. Shorter ones are repeated as often as they fit, and stretched by
                 the little that is missing.
         """
-        return self.from_log_mel(log_mel(waveform[:, : self.config.clip_samples], self.config.mel))
+        return self.from_log_mel(self.log_mel(waveform))
+
+    def log_mel(self, waveform: Float[Tensor, "batch time"]) -> Float[Tensor, "batch frame mel"]:
+        """What it sees of clips: their log-mel spectrograms, at the level that it wants."""
+        heard = waveform[:, : self.config.clip_samples]
+        if self.config.level_db is not None and heard.numel():
+            # Silence stays silence.
+            level = rms(heard).clamp_min(_SILENT)[:, None]
+            heard = heard * (db_to_gain(self.config.level_db) / level)
+        return log_mel(heard, self.config.mel)
 
     def from_log_mel(self, levels: Float[Tensor, "batch frame mel"]) -> Tags:
         """Listen to clips whose log-mel spectrograms are known.
@@ -273,18 +301,27 @@ class _Patches(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Blocks on a grid of ``size`` by ``size`` tokens; then, if asked for, a coarser grid."""
+    """Blocks on a grid of ``size`` by ``size`` tokens; then, if asked for, a coarser grid.
+
+    ``skips`` says for each block how often it is skipped while training.
+    """
 
     def __init__(
-        self, dim: int, size: int, depth: int, num_heads: int, window: int, merges: bool
+        self,
+        dim: int,
+        size: int,
+        skips: Sequence[float],
+        num_heads: int,
+        window: int,
+        merges: bool,
     ) -> None:
         super().__init__()
         # A grid of one window has no neighbours to shift to.
         window = min(window, size)
         shift = window // 2 if window < size else 0
         self.blocks = nn.ModuleList(
-            _Block(dim, size, num_heads, window, shift if number % 2 else 0)
-            for number in range(depth)
+            _Block(dim, size, num_heads, window, shift if number % 2 else 0, skip)
+            for number, skip in enumerate(skips)
         )
         self.merge = _Merge(dim) if merges else None
 
@@ -320,8 +357,11 @@ class _Block(nn.Module):
     Source: Z. Liu et al., "Swin Transformer", ICCV 2021, section 3.2.
     """
 
-    def __init__(self, dim: int, size: int, num_heads: int, window: int, shift: int) -> None:
+    def __init__(
+        self, dim: int, size: int, num_heads: int, window: int, shift: int, skip: float
+    ) -> None:
         super().__init__()
+        self._skip = skip
         self._window = window
         self._shift = shift
         self.attention_norm = nn.LayerNorm(dim)
@@ -340,8 +380,20 @@ class _Block(nn.Module):
         normed = self.attention_norm(tokens).roll((-shift, -shift), dims=(1, 2))
         attended = self.attention(_windows(normed, window), self.mask)
         joined = _joined(attended, window, tokens.shape[1])
-        tokens = tokens + joined.roll((shift, shift), dims=(1, 2))
-        return tokens + self.feed_forward(self.feed_forward_norm(tokens))
+        tokens = tokens + self._now_and_then(joined.roll((shift, shift), dims=(1, 2)))
+        return tokens + self._now_and_then(self.feed_forward(self.feed_forward_norm(tokens)))
+
+    def _now_and_then(
+        self, branch: Float[Tensor, "batch row column dim"]
+    ) -> Float[Tensor, "batch row column dim"]:
+        """Stochastic depth: without the branch for some clips, and more of it for the others.
+
+        Source: G. Huang et al., "Deep networks with stochastic depth", ECCV 2016.
+        """
+        if not self.training or not self._skip:
+            return branch
+        stays = torch.rand(len(branch), 1, 1, 1, device=branch.device) >= self._skip
+        return branch * stays / (1.0 - self._skip)
 
 
 class _WindowAttention(nn.Module):
