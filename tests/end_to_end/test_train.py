@@ -10,9 +10,12 @@ import yaml
 
 from conftest import tiny_config
 from synthetic_pool import POOLS, make_pool
+from unbraid.apps.queries import with_queries
+from unbraid.apps.separator import Separator
 from unbraid.checkpoints import load_bundle
 from unbraid.config import dump
 from unbraid.errors import ConfigError, DataError
+from unbraid.models.waveform import build_model
 from unbraid.training import lightning, run
 
 
@@ -89,6 +92,131 @@ def test_a_stopped_run_goes_on_to_the_last_bit(
     assert every_loss == whole
     expected, resumed = weights(tmp_path / "whole/bundle"), weights(tmp_path / "stopped/bundle")
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+CLASSES = {
+    "voice": ["speech/*"],
+    "door": ["sfx/door"],
+    "rain": ["sfx/rain"],
+    "drum": ["music_stems/drums"],
+}
+TAGGER = {
+    "mel": {
+        "sample_rate": 16000,
+        "stft": {"n_fft": 256, "hop_length": 80, "window": "hann", "padding": "reflect"},
+        "num_mels": 8,
+        "low_hz": 50,
+        "high_hz": 7000,
+    },
+    "num_classes": 4,
+    "image_size": 32,
+    "patch_size": 2,
+    "dim": 4,
+    "depths": [2, 1],
+    "num_heads": [2, 2],
+    "window": 4,
+}
+BY_EXAMPLE = {
+    "model": {
+        "architecture": "query_unet",
+        "sample_rate": 16000,
+        "stft": {"n_fft": 256, "hop_length": 128},
+        "prompts": [],
+        "network": {"channels": [4, 6, 8], "query_dim": 8},
+        "tagger": TAGGER,
+    },
+    "recipe": {"crop_s": 0.5, "first": {}, "following": {}, "num_sources": {2: 1}, "composed": {}},
+    "tagging": {
+        "batch_size": 3,
+        "max_steps": 4,
+        "optimiser": {"warmup_steps": 1, "average_decay": 0.5},
+    },
+    "validation": {
+        "every_steps": 2,
+        "mixtures_per_scene": 1,
+        "scenes": [{"prompts": ["voice", "rain"]}],
+    },
+}
+
+
+def write_by_example(folder: Path, manifest: Path, **changes: Any) -> Path:
+    data = {
+        "manifest": str(manifest),
+        "pools": CLASSES,
+        "cache_dir": str(manifest.parent / "cache"),
+    }
+    return write_recipe(folder, manifest, data=data, **{**BY_EXAMPLE, **changes})
+
+
+def test_a_model_by_example_is_trained_in_two_stages(pool: Path, tmp_path: Path) -> None:
+    recipe = write_by_example(tmp_path, pool)
+    bundle = load_bundle(run.train(recipe, [], tmp_path / "out", resume=False))
+    assert bundle.model.prompts.names == ()
+    assert bundle.model.tagger is not None
+    logs = [tmp_path / "out/tagger/log", tmp_path / "out/log"]
+    for log, measure in zip(logs, ("accuracy", "si_sdri_db"), strict=True):
+        with (log / "version_0/metrics.csv").open() as file:
+            values = [row.get(f"valid/{measure}/mean") for row in csv.DictReader(file)]
+        assert any(values)
+    clip = pool.parent / "sfx/eval/rain/song0__rain.wav"
+    model = with_queries(bundle.model, {"rain": [clip]})
+    stems = Separator(model).separate(clip, ["rain"])
+    assert stems["rain"].abs().max() > 0
+
+
+@pytest.mark.parametrize("stage", ["tagging_loss", "by_example_loss"])
+def test_both_stages_go_on_to_the_last_bit(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    recipe = write_by_example(tmp_path, pool)
+    run.train(recipe, [], tmp_path / "whole", resume=False)
+    original = getattr(lightning, stage)
+    calls: list[int] = []
+
+    def failing(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("the power went out")
+        return original(*arguments)
+
+    monkeypatch.setattr(lightning, stage, failing)
+    with pytest.raises(RuntimeError, match="power"):
+        run.train(recipe, [], tmp_path / "stopped", resume=False)
+    monkeypatch.setattr(lightning, stage, original)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        run.train(recipe, [], tmp_path / "stopped", resume=False)
+    run.train(recipe, [], tmp_path / "stopped", resume=True)
+    expected, resumed = weights(tmp_path / "whole/bundle"), weights(tmp_path / "stopped/bundle")
+    assert any(name.startswith("tagger.") for name in expected)
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tagging": None}, "trained by example"),
+        ({"model": {**BY_EXAMPLE["model"], "prompts": ["speech"]}}, "trained by example"),
+        (
+            {"model": {**BY_EXAMPLE["model"], "tagger": {**TAGGER, "num_classes": 5}}},
+            "num_classes must be 4, not 5",
+        ),
+        ({"model": {**BY_EXAMPLE["model"], "sample_rate": 32000}}, "must be 32000"),
+    ],
+)
+def test_a_tagger_that_does_not_fit_the_run_is_refused(
+    pool: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run.train(write_by_example(tmp_path, pool, **changes), [], tmp_path / "out", resume=False)
+
+
+@pytest.mark.parametrize("name", ["mini", "query-mini"])
+def test_the_recipes_that_ship_make_sense(name: str) -> None:
+    config = run.load_config(Path(run.__file__).parent / "recipes" / f"{name}.yaml")
+    assert (
+        build_model(config.model).num_parameters
+        == {"mini": 1_575_418, "query-mini": 1_395_067}[name]
+    )
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")

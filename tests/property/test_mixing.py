@@ -82,6 +82,20 @@ def test_the_chain_of_prompts_has_the_published_frequencies() -> None:
             assert names.count(name) == 1
 
 
+def test_without_a_chain_all_prompts_are_drawn_alike_and_none_twice() -> None:
+    recipe = MixRecipe(
+        first={}, following={}, num_sources={2: 1.0}, gain_db={}, other_gain_db=(-3.0, 3.0)
+    )
+    planner = Planner(recipe, {"speech": [], **{f"kind {n}": clips()["sfx"] for n in range(5)}})
+    pairs: Counter[tuple[str, ...]] = Counter()
+    for number in range(4000):
+        (plan,) = planner.draw_batch(1, seed=f"0/{number}")
+        pairs[tuple(sorted(source.prompt for source in plan.sources))] += 1
+        assert all(-3 <= source.gain_db <= 3 for source in plan.sources)
+    assert len(pairs) == 10
+    assert all(abs(count - 400) < 4 * math.sqrt(4000 * 0.1 * 0.9) for count in pairs.values())
+
+
 def test_a_plan_depends_on_its_seed_alone() -> None:
     planner = Planner(MixRecipe(tone_probability=0.5, unasked_probability=0.5), clips())
     plans = [planner.draw_batch(3, seed=f"7/{number}") for number in range(20)]
@@ -202,3 +216,8 @@ def test_recipes_that_cannot_be_cooked_are_refused() -> None:
         MixRecipe(crop_s=0.0)
     with pytest.raises(ConfigError, match="probability"):
         MixRecipe(tone_probability=1.5)
+    with pytest.raises(ConfigError, match="belong together"):
+        MixRecipe(first={})
+    without_chain = MixRecipe(first={}, following={})
+    with pytest.raises(DataError, match="needs as many with clips; only 3"):
+        Planner(without_chain, {name: clips()["sfx"] for name in ("a", "b", "c")})

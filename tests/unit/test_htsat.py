@@ -137,8 +137,39 @@ def test_shifted_windows_see_no_neighbours_from_the_opposite_edge() -> None:
         {"window": 3},
         {"num_classes": 0},
         {"patch_size": 16},
+        {"drop_path": 1.0},
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="tagger"):
         replace(EXAMPLE, **change)
+
+
+def test_a_tagger_with_a_level_of_its_own_hears_no_levels(tagger: Htsat) -> None:
+    blind = Htsat(replace(EXAMPLE, level_db=-25.0)).eval()
+    blind.load_state_dict(tagger.state_dict())
+    clips = noise(8000).unflatten(0, (2, -1))
+    torch.testing.assert_close(blind(0.01 * clips).embedding, blind(clips).embedding)
+    at_level = clips * (10 ** (-25 / 20) / clips.square().mean(dim=1, keepdim=True).sqrt())
+    torch.testing.assert_close(blind(clips).embedding, tagger(at_level).embedding)
+    silence = torch.zeros(1, 4000)
+    assert torch.equal(blind(silence).embedding, tagger(silence).embedding)
+
+
+def test_blocks_are_skipped_while_training_only() -> None:
+    torch.manual_seed(0)
+    tagger = Htsat(replace(EXAMPLE, drop_path=0.5))
+    # Batch norm would tell clips apart too, by their company.
+    tagger.mel_norm.eval()
+    clips = noise(4000)[None].expand(40, -1)
+    embeddings = tagger(clips).embedding
+    distinct = {tuple(row) for row in embeddings.detach().mul(1e4).round().tolist()}
+    # Three blocks, the first never skipped, two branches in each of the others.
+    assert 2 < len(distinct) <= 16
+    assert not torch.equal(tagger(clips).embedding, embeddings)
+    tagger.eval()
+    assert torch.equal(tagger(clips).embedding, tagger(clips).embedding)
+    # On average the branches count as much as in the end.
+    tagger.train().mel_norm.eval()
+    mean = torch.stack([tagger(clips).embedding.mean(dim=0) for _ in range(30)]).mean(dim=0)
+    torch.testing.assert_close(mean, tagger.eval()(clips[:1]).embedding[0], atol=0.05, rtol=0.05)

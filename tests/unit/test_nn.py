@@ -10,7 +10,7 @@ from unbraid.nn.attention import SelfAttention
 from unbraid.nn.band_split import BandSplitCodec, BandSplitConfig
 from unbraid.nn.conv_swiglu import ConvSwiGlu
 from unbraid.nn.locoformer import FeedForwardConfig, LocoformerConfig, LocoformerStack
-from unbraid.nn.norms import RmsGroupNorm
+from unbraid.nn.norms import BatchNorm, RmsGroupNorm
 from unbraid.nn.rotary import Rotary, rotate
 
 
@@ -225,3 +225,12 @@ def test_silence_encodes_to_finite_features_and_gradients() -> None:
 def test_codec_settings_that_make_no_sense_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         BandSplitConfig(**bad)
+
+
+def test_the_state_of_a_batch_norm_needs_no_count_of_batches() -> None:
+    first, second = BatchNorm(3), BatchNorm(3)
+    first(torch.randn(4, 3, 2, 2))
+    # A plain mapping, as a file of weights gives it, without the versions of its modules.
+    second.load_state_dict(dict(first.state_dict()))
+    assert set(second.state_dict()) == {"weight", "bias", "running_mean", "running_var"}
+    assert torch.equal(second.running_var, first.running_var)

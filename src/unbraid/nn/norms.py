@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -72,7 +74,7 @@ def _mean(features: Float[Tensor, "batch frame band dim"]) -> Float[Tensor, "bat
     return features.mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
 
 
-def batch_norm(num_channels: int, momentum: float = 0.1) -> nn.BatchNorm2d:
+class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation of ``batch channel row column``, whose state is all real numbers.
 
     Left out is PyTorch's count of batches: it matters only to running statistics that are
@@ -83,9 +85,20 @@ def batch_norm(num_channels: int, momentum: float = 0.1) -> nn.BatchNorm2d:
             and variance that take the place of the batch's outside training.
         momentum: How much of the running statistics each batch replaces.
     """
-    norm = nn.BatchNorm2d(num_channels, momentum=momentum)
-    norm.num_batches_tracked = None
-    return norm
+
+    def __init__(self, num_channels: int, momentum: float = 0.1) -> None:
+        super().__init__(num_channels, momentum=momentum)
+        self.num_batches_tracked = None
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        *rest: Any,
+    ) -> None:
+        # To a state that does not say its version PyTorch would add the count, and then refuse it.
+        super()._load_from_state_dict(state_dict, prefix, {**local_metadata, "version": 2}, *rest)
 
 
 #: The norms that a TF-Locoformer path can have; both work on the last axis.

@@ -195,6 +195,8 @@ def _fit(module: pl.LightningModule, data: MixtureData, config: TrainConfig, run
     with warnings.catch_warnings():
         # Mixtures are made between steps by choice; Lightning advises more workers.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # The tagger of a model is to stay in evaluation mode.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         make_trainer(config, run_dir).fit(
             module,
             datamodule=data,

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from unbraid.dsp.stft import StftConfig
 from unbraid.errors import ConfigError
 from unbraid.models.base import Architecture, SpectralModel
-from unbraid.nn.norms import batch_norm
+from unbraid.nn.norms import BatchNorm
 
 #: How much of the running statistics of the bins a batch replaces.
 _BIN_MOMENTUM = 0.01
@@ -80,7 +80,7 @@ class QueryUnet(SpectralModel):
                 f"{len(levels)} levels halve {stft.num_bins - 1} bins so often; half of "
                 f"stft.n_fft must be a multiple of {self._step}."
             )
-        self.bin_norm = batch_norm(stft.num_bins, _BIN_MOMENTUM)
+        self.bin_norm = BatchNorm(stft.num_bins, _BIN_MOMENTUM)
         self.down = nn.ModuleList(
             _Convolutions(before, after, config.query_dim)
             for before, after in zip((1, *levels), levels, strict=False)
@@ -143,7 +143,7 @@ class _Conditioned(nn.Module):
     def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d, query_dim: int) -> None:
         super().__init__()
         self.convolution = convolution
-        self.norm = batch_norm(convolution.out_channels)
+        self.norm = BatchNorm(convolution.out_channels)
         self.condition = nn.Linear(query_dim, convolution.out_channels)
         nn.init.xavier_uniform_(self.convolution.weight)
         nn.init.uniform_(self.condition.weight, -_CONDITION_RANGE, _CONDITION_RANGE)

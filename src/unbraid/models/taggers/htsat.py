@@ -37,12 +37,14 @@ from unbraid.dsp.levels import db_to_gain, rms
 from unbraid.dsp.mel import MelConfig, log_mel
 from unbraid.dsp.stft import StftConfig
 from unbraid.errors import ConfigError
-from unbraid.nn.norms import batch_norm
+from unbraid.nn.norms import BatchNorm
 
 #: Added to what tokens have to say to those that only a shift made their neighbours.
 _MASKED = -100.0
 #: Clips are not raised to their level from below this root mean square.
 _SILENT = 1e-5
+#: Standard deviation of fresh weights.
+_WEIGHT_DEVIATION = 0.02
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class Htsat(nn.Module):
     def __init__(self, config: HtsatConfig) -> None:
         super().__init__()
         self.config = config
-        self.mel_norm = batch_norm(config.mel.num_mels)
+        self.mel_norm = BatchNorm(config.mel.num_mels)
         self.patches = _Patches(config.patch_size, config.dim)
         stages: list[_Stage] = []
         size = config.image_size // config.patch_size
@@ -195,6 +197,9 @@ class Htsat(nn.Module):
         self.class_head = nn.Conv2d(
             config.embedding_dim, config.num_classes, (rows, 3), padding=(0, 1)
         )
+        self.apply(_begin_small)
+        # Every class is rare: to find that out first would take hundreds of steps.
+        nn.init.constant_(self.class_head.get_parameter("bias"), -math.log(config.num_classes))
 
     @property
     def sample_rate(self) -> int:
@@ -284,6 +289,16 @@ def fold(
         )[:, 0]
     pieces = repeated.unflatten(1, (config.num_folds, -1))
     return pieces.transpose(2, 3).flatten(1, 2)
+
+
+def _begin_small(module: nn.Module) -> None:
+    """As Swin Transformers begin; with PyTorch's own beginning they hardly learn."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=_WEIGHT_DEVIATION)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, _WindowAttention):
+        nn.init.trunc_normal_(module.position_bias, std=_WEIGHT_DEVIATION)
 
 
 class _Patches(nn.Module):

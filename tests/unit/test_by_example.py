@@ -1,0 +1,83 @@
+"""Learning by example: the reference is its own query, and the tagger stays as it is."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from unbraid.config import dump
+from unbraid.data.dynamic import MixtureBatch
+from unbraid.dsp.mel import MelConfig
+from unbraid.dsp.stft import StftConfig
+from unbraid.models.architectures.query_unet import QueryUnetConfig
+from unbraid.models.taggers.htsat import EXAMPLE
+from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
+from unbraid.training.methods.by_example import by_example_loss, estimates_by_example
+
+RATE = 16_000
+TAGGER = dataclasses.replace(
+    EXAMPLE, mel=MelConfig(RATE, StftConfig(256, 80, "hann", "reflect"), 8, 50.0, 7_000.0)
+)
+
+
+@pytest.fixture
+def model() -> WaveformModel:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        architecture="query_unet",
+        sample_rate=RATE,
+        stft=StftConfig(64, 32, "hann", "reflect"),
+        network=dump(QueryUnetConfig((4, 6, 8), TAGGER.embedding_dim)),
+        prompts=(),
+        tagger=TAGGER,
+    )
+    return build_model(config)
+
+
+def low_and_high(seed: int = 0) -> MixtureBatch:
+    generator = torch.Generator().manual_seed(seed)
+    time = torch.arange(1600) / RATE
+    pitches = torch.tensor([[300.0], [5000.0]]) * (
+        1 + 0.2 * torch.rand(4, 2, 1, generator=generator)
+    )
+    sources = torch.sin(6.28 * pitches * time)
+    return MixtureBatch(sources.sum(dim=1), sources, torch.zeros(4, 2, dtype=torch.long))
+
+
+def test_each_reference_is_asked_for_by_its_own_embedding(model: WaveformModel) -> None:
+    model.eval()
+    batch = low_and_high()
+    assert model.tagger is not None
+    with torch.no_grad():
+        estimates = estimates_by_example(model, batch)
+        query = model.tagger(batch.references[1, :1]).embedding
+        asked = model.with_prompts({"low": query})
+        expected = asked(batch.mixture[1:2], torch.tensor([[0]]))
+    torch.testing.assert_close(estimates[1:2, :1], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_loss_does_not_depend_on_the_level(model: WaveformModel) -> None:
+    blind = dataclasses.replace(TAGGER, level_db=-25.0)
+    model = build_model(dataclasses.replace(model.config, tagger=blind)).eval()
+    batch = low_and_high()
+    quiet = MixtureBatch(0.01 * batch.mixture, 0.01 * batch.references, batch.prompt_indices)
+    torch.testing.assert_close(
+        by_example_loss(model, quiet), by_example_loss(model, batch), rtol=1e-3, atol=0.0
+    )
+
+
+def test_high_and_low_are_told_apart_and_the_tagger_stays(model: WaveformModel) -> None:
+    assert model.tagger is not None
+    before = {name: value.clone() for name, value in model.tagger.state_dict().items()}
+    model.train()
+    assert not model.tagger.training
+    learns = [each for each in model.parameters() if each.requires_grad]
+    optimiser = torch.optim.AdamW(learns, lr=1e-2)
+    first = by_example_loss(model, low_and_high(1000)).item()
+    for step in range(60):
+        optimiser.zero_grad()
+        by_example_loss(model, low_and_high(step)).backward()
+        optimiser.step()
+    assert by_example_loss(model, low_and_high(1000)).item() < 0.4 * first
+    after = model.tagger.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
