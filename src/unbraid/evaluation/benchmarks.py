@@ -76,23 +76,36 @@ def _esc50_pairs(root: Path) -> Iterator[MixtureFiles]:
     clips = [clip for clip in esc50.recordings(root) if clip.split in ("fold4", "fold5")]
     if len({clip.kind for clip in clips}) < 2:
         raise DataError(f"{root}: folds 4 and 5 of ESC-50 must hold at least two classes.")
+    yield from class_pairs(clips)
+
+
+def class_pairs(clips: Sequence[Recording]) -> Iterator[MixtureFiles]:
+    """Every clip with one of another class; the prompts are the classes.
+
+    A clip's partner depends on its path and on the other clips, not on their order.
+
+    Args:
+        clips: Of at least two classes.
+    """
+    ordered = sorted(clips, key=lambda clip: clip.path)
     for clip in clips:
         rng = random.Random(f"{_PAIR_SEED}/{clip.path}")
-        partner = rng.choice([other for other in clips if other.kind != clip.kind])
+        partner = rng.choice([other for other in ordered if other.kind != clip.kind])
         yield MixtureFiles(
             name=Path(clip.path).stem,
             split="test",
-            references=(_esc50_reference(clip), _esc50_reference(partner)),
-            group=_esc50_class(clip),
+            references=(_class_reference(clip), _class_reference(partner)),
+            group=class_of(clip),
         )
 
 
-def _esc50_reference(clip: Recording) -> ReferenceFiles:
-    return ReferenceFiles(_esc50_class(clip), (Track(clip.path),))
-
-
-def _esc50_class(clip: Recording) -> str:
+def class_of(clip: Recording) -> str:
+    """The class of a recording, without its category."""
     return clip.kind.partition("/")[2]
+
+
+def _class_reference(clip: Recording) -> ReferenceFiles:
+    return ReferenceFiles(class_of(clip), (Track(clip.path),))
 
 
 _BENCHMARKS = (
