@@ -6,6 +6,7 @@ speech, effects and music that nobody taught or was taught with. ``mini`` has he
 split, the clips to teach with among them, as ``sfx`` among hundreds of other effects.
 
     python bench/teaching.py [--manifest manifest.csv] [--clips 5] [--steps 200] [--sounds ...]
+    python bench/teaching.py --curves    # how many clips, and how long?
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import random
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import soundfile
 import torch
 
 from material import SHARED, has_manifest
 from unbraid.apps.teach import TeachOptions, teach
+from unbraid.audio import read
 from unbraid.checkpoints import Bundle, load_bundle, resolve_model
 from unbraid.data.catalogue import open_pools
 from unbraid.data.dynamic import MixtureBatch, render_batch
@@ -101,9 +105,7 @@ def measure(bundle: Bundle, manifest: Path, sounds: list[str], clips: int, steps
     print("|---" * (len(VARIANTS) + 4) + "|", flush=True)
     for sound in sounds:
         batches = checks(manifest, recordings, sound, bundle.model)
-        pool = [row for row in recordings if row.kind == f"sfx/{sound}" and row.split == "train"]
-        chosen = random.Random(0).sample(pool, clips)
-        paths = [manifest.parent / row.path for row in chosen]
+        paths = some_clips(manifest, recordings, sound, clips)
         cells = []
         seconds = []
         start = ""
@@ -123,6 +125,53 @@ def measure(bundle: Bundle, manifest: Path, sounds: list[str], clips: int, steps
         )
 
 
+def measure_curves(bundle: Bundle, manifest: Path, sounds: list[str], steps: int) -> None:
+    """Improvement against the number of clips, and against the length of each of five."""
+    recordings = list(read_manifest(manifest))
+    batches = {sound: checks(manifest, recordings, sound, bundle.model) for sound in sounds}
+    with tempfile.TemporaryDirectory() as folder:
+
+        def gains(count: int, length_s: float | None) -> list[float]:
+            found = []
+            for sound in sounds:
+                paths = some_clips(manifest, recordings, sound, count)
+                if length_s is not None:
+                    paths = [loudest_part(path, length_s, Path(folder)) for path in paths]
+                lesson = teach(bundle, NEW, paths, options({}, steps))
+                found.append(gain_db(lesson.model, batches[sound]))
+            return found
+
+        settings: list[tuple[str, int, float | None]] = [
+            *((f"{count} of 5 s", count, None) for count in (1, 2, 5, 10, 20)),
+            *((f"5 of {length_s:g} s", 5, length_s) for length_s in (0.25, 0.5, 1.0, 2.0)),
+        ]
+        print(f"| clips | {' | '.join(sounds)} | mean |")
+        print("|---" * (len(sounds) + 2) + "|", flush=True)
+        for title, count, length_s in settings:
+            row = gains(count, length_s)
+            cells = " | ".join(f"{gain:+.1f}" for gain in row)
+            print(f"| {title} | {cells} | {fmean(row):+.1f} |", flush=True)
+
+
+def some_clips(manifest: Path, recordings: list[Recording], sound: str, count: int) -> list[Path]:
+    """Clips of the train split; more of them hold the fewer."""
+    pool = [row for row in recordings if row.kind == f"sfx/{sound}" and row.split == "train"]
+    shuffled = random.Random(0).sample(pool, len(pool))
+    return [manifest.parent / row.path for row in shuffled[:count]]
+
+
+def loudest_part(path: Path, length_s: float, folder: Path) -> Path:
+    """A file with the loudest stretch of a recording."""
+    waveform = read(path)
+    length = round(length_s * waveform.sample_rate)
+    energy = waveform.samples[0].double().square().cumsum(0)
+    start = int((energy[length:] - energy[:-length]).argmax())
+    part = folder / f"{path.stem}-{length_s:g}.wav"
+    samples = waveform.samples[:, start : start + length]
+    soundfile.write(part, samples.T.numpy(), waveform.sample_rate, subtype="FLOAT")
+    return part
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -132,10 +181,14 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--sounds", nargs="*", default=list(SOUNDS))
+    parser.add_argument("--curves", action="store_true")
     arguments = parser.parse_args()
     if not has_manifest(arguments.manifest):
         return
     bundle = load_bundle(resolve_model(arguments.model))
+    if arguments.curves:
+        measure_curves(bundle, arguments.manifest, arguments.sounds, arguments.steps)
+        return
     measure(bundle, arguments.manifest, arguments.sounds, arguments.clips, arguments.steps)
 
 

@@ -234,3 +234,25 @@ def test_stems_can_be_measured_with_a_taught_prompt(tiny: Path, bell: Path, tmp_
     for mine, theirs in zip(by_file, by_name, strict=True):
         differing = {key for key in mine if mine[key] != theirs[key]}
         assert differing <= {"stem", "prompt", "elapsed_s"}
+
+
+# ------------------------------------------------------------------ map
+
+
+def test_a_map_is_drawn_of_learned_and_installed_prompts(bell: Path, tmp_path: Path) -> None:
+    unbraid("prompts", "install", bell, "-m", "tiny")
+    out = tmp_path / "map.png"
+    drawn = unbraid("prompts", "map", "-m", "tiny", "-o", out)
+    assert (drawn.code, drawn.stderr) == (0, "")
+    learned = len(rows()) - 1
+    assert drawn.stdout == f"{learned + 8 + 1} points; written to {out}\n"
+    assert out.read_bytes().startswith(b"\x89PNG")
+    without = unbraid("prompts", "map", "-m", "tiny", "-o", tmp_path / "2.png", "-p", "speech")
+    assert without.stdout.startswith(f"{learned} points")
+
+    again = unbraid("prompts", "map", "-m", "tiny", "-o", out)
+    assert again.code != 0
+    assert "exists already" in again.stderr
+    assert unbraid("prompts", "map", "-m", "tiny", "-o", out, "--overwrite").code == 0
+    unknown = unbraid("prompts", "map", "-m", "tiny", "-o", tmp_path / "3.png", "-p", "gong")
+    assert "unknown prompt 'gong'" in unknown.stderr

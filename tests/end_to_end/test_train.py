@@ -153,6 +153,8 @@ def test_a_model_by_example_is_trained_in_two_stages(pool: Path, tmp_path: Path)
     bundle = load_bundle(run.train(recipe, [], tmp_path / "out", resume=False))
     assert bundle.model.prompts.names == ()
     assert bundle.model.tagger is not None
+    # It was in training mode: its norm has seen levels far from 0 dB.
+    assert bundle.model.tagger.mel_norm.running_mean.max() < -1.0
     logs = [tmp_path / "out/tagger/log", tmp_path / "out/log"]
     for log, measure in zip(logs, ("accuracy", "si_sdri_db"), strict=True):
         with (log / "version_0/metrics.csv").open() as file:

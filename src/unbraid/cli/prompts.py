@@ -145,6 +145,53 @@ def remove(
     print(f"removed {one_line(remove_prompt(name, resolve_model(model)))}")
 
 
+@prompts.command("map")
+@reports_errors
+def draw_map(
+    sounds: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FOLDER]...",
+            help="Folders of clips of a sound each, for a model with a tagger.",
+            show_default=False,
+        ),
+    ] = None,
+    model: _Model = "mini",
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            "--prompts",
+            "-p",
+            help="Taught prompts to show: names or files, commas between them.",
+            show_default="all that are installed for the model",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Where the picture goes.")
+    ] = Path("prompts.png"),
+    seed: Annotated[int, typer.Option(help="Of the search for places.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
+) -> None:
+    """Draw which prompts and clips lie near each other, as a picture in two dimensions."""
+    from unbraid.apps.prompt_map import map_png, placed, points_of, sounds_in
+    from unbraid.apps.whole_files import write_whole
+    from unbraid.checkpoints import find_prompts, load_bundle, model_fingerprint, resolve_model
+    from unbraid.checkpoints.prompt_store import installed_prompts
+    from unbraid.errors import ConfigError
+
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out}: exists already; choose another --out, or --overwrite.")
+    folder = resolve_model(model)
+    asked = list(installed_prompts(model_fingerprint(folder)))
+    if prompts is not None:
+        asked = [name.strip() for name in prompts.split(",") if name.strip()]
+    found = find_prompts(folder, asked)
+    taught = {name: stored.prompt.vectors for name, stored in found.taught.items()}
+    points = points_of(load_bundle(folder).model, taught, sounds_in(sounds or []))
+    write_whole(out, map_png(points, placed(points, seed)))
+    print(f"{len(points)} points; written to {one_line(out)}")
+
+
 # ------------------------------------------------------------------ output
 
 

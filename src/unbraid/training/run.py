@@ -183,11 +183,13 @@ def _train_tagger(
         max_steps=settings.max_steps,
     )
     data, scenes = _mixtures(stage, pools)
-    module = TaggingModule(tagger.requires_grad_(True), stage, settings.stripes, scenes)
+    # Lightning trains in the mode in which it finds a module.
+    tagger.train().requires_grad_(True)
+    module = TaggingModule(tagger, stage, settings.stripes, scenes)
     log.info("%d parameters of the tagger", sum(each.numel() for each in tagger.parameters()))
     _fit(module, data, stage, run_dir)
     tagger.load_state_dict(_learnt(run_dir)[0])
-    tagger.requires_grad_(False)
+    tagger.requires_grad_(False).eval()
 
 
 def _fit(module: pl.LightningModule, data: MixtureData, config: TrainConfig, run_dir: Path) -> None:

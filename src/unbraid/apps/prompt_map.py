@@ -1,0 +1,220 @@
+"""A map of prompts: which sounds and which prompts lie near each other, in two dimensions.
+
+Source: Y. Liu et al., "Audio prompt tuning for universal sound separation", ICASSP 2024,
+    arXiv 2311.18399, figure 3; L. van der Maaten and G. Hinton, "Visualizing data using t-SNE",
+    JMLR 2008, for the projection.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unbraid.apps.example_clips import files_in
+from unbraid.apps.queries import query_from_clips
+from unbraid.errors import AudioError, MissingExtra, PromptError
+from unbraid.models.waveform import WaveformModel
+
+#: ``clip``: what a tagger hears in one clip. ``start``: the mean over the clips of a sound.
+#: ``learned``: a prompt of the model. ``taught``: one that was added to it. ``band``: one vector of
+#: a taught prompt that has several.
+PointKind: TypeAlias = Literal["clip", "start", "learned", "taught", "band"]
+
+_FEWEST = 4
+_PERPLEXITY = 30.0
+_BACKGROUND = "#14161c"
+_INK = "#e8e8ec"
+_PIXELS_PER_INCH = 150
+
+
+@dataclass(frozen=True, eq=False)
+class MapPoint:
+    """One vector of the space that a model is asked in.
+
+    Attributes:
+        kind: What it is.
+        name: Of the sound or prompt; points of one name have one colour.
+        vector: Where it lies.
+    """
+
+    kind: PointKind
+    name: str
+    vector: Float[Tensor, "dim"]
+
+
+def sounds_in(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+    """Sounds and their clips: a folder of recordings is a sound of its name.
+
+    Args:
+        folders: Folders of recordings, or folders of such folders.
+
+    Raises:
+        AudioError: If a folder holds neither.
+    """
+    sounds: dict[str, tuple[Path, ...]] = {}
+    for folder in folders:
+        inner = (
+            sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        )
+        found = {
+            place.name: tuple(files_in(place)) for place in (folder, *inner) if files_in(place)
+        }
+        if not folder.is_dir() or not found:
+            raise AudioError(
+                f"{folder}: give a folder of recordings of one sound, or a folder of such folders."
+            )
+        for name, clips in found.items():
+            sounds[name] = sounds.get(name, ()) + clips
+    return sounds
+
+
+def points_of(
+    model: WaveformModel,
+    taught: Mapping[str, Float[Tensor, "vector dim"]],
+    sounds: Mapping[str, Sequence[Path]],
+) -> tuple[MapPoint, ...]:
+    """Everything that is to be on a map.
+
+    Args:
+        model: Its learned prompts, and its tagger, if it has one.
+        taught: Prompts that were added: name → vectors.
+        sounds: Sound → clips; they lie where the model's tagger hears them.
+
+    Raises:
+        PromptError: If there are sounds, but no tagger.
+        AudioError: If a clip cannot be read, or is silent.
+    """
+    return (
+        *_of_sounds(model, sounds),
+        *(
+            MapPoint("learned", name, row[: model.prompts.dim])
+            for name, row in zip(model.prompts.names, model.prompts.weight.detach(), strict=True)
+        ),
+        *(point for name, vectors in taught.items() for point in _of_taught(name, vectors)),
+    )
+
+
+def _of_sounds(model: WaveformModel, sounds: Mapping[str, Sequence[Path]]) -> Iterator[MapPoint]:
+    for name, clips in sounds.items():
+        vectors = [query_from_clips(model, [clip]) for clip in clips]
+        yield from (MapPoint("clip", name, vector) for vector in vectors)
+        yield MapPoint("start", name, torch.stack(vectors).mean(dim=0))
+
+
+def _of_taught(name: str, vectors: Float[Tensor, "vector dim"]) -> Iterator[MapPoint]:
+    if len(vectors) > 1:
+        yield from (MapPoint("band", name, vector) for vector in vectors)
+    yield MapPoint("taught", name, vectors.mean(dim=0))
+
+
+def placed(points: Sequence[MapPoint], seed: int = 0) -> Float[Tensor, "point 2"]:
+    """A place in the plane for each point, by t-SNE: neighbours stay neighbours.
+
+    What is far apart may land anywhere: distances between groups mean nothing.
+
+    Args:
+        points: At least four.
+        seed: Of the search; the same points and seed give the same map.
+
+    Raises:
+        PromptError: If there are too few points.
+        MissingExtra: If scikit-learn is missing.
+    """
+    if len(points) < _FEWEST:
+        raise PromptError(
+            f"a map needs {_FEWEST} points at least, and there are {len(points)}: teach prompts, "
+            "or give folders of clips to a model with a tagger."
+        )
+    try:
+        from sklearn.manifold import TSNE
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            "drawing a map needs scikit-learn; install it with: pip install 'unbraid[map]'"
+        ) from error
+    vectors = torch.stack([point.vector for point in points]).numpy()
+    search = TSNE(
+        perplexity=min(_PERPLEXITY, (len(points) - 1) / 3),
+        init="random",  # points that are few may all lie on one line
+        random_state=seed,
+    )
+    return torch.from_numpy(search.fit_transform(vectors)).float()
+
+
+def map_png(points: Sequence[MapPoint], places: Float[Tensor, "point 2"]) -> bytes:
+    """Draw a map: dots are clips, circles their means, diamonds learned and stars taught prompts.
+
+    Returns:
+        The content of a PNG file.
+    """
+    # See ``apps.pictures``: matplotlib is slow to import, and pyplot would keep the figure.
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    names = list(dict.fromkeys(point.name for point in points))
+    palette = colormaps["tab20" if len(names) > 10 else "tab10"]
+    colours = {name: palette(number % palette.N) for number, name in enumerate(names)}
+    figure = Figure(
+        figsize=(8.0, 6.0), dpi=_PIXELS_PER_INCH, facecolor=_BACKGROUND, layout="constrained"
+    )
+    axis = figure.subplots()
+    axis.set_facecolor(_BACKGROUND)
+    for kind, look in _LOOKS.items():
+        for point, (right, up) in zip(points, places.tolist(), strict=True):
+            if point.kind == kind:
+                colour = colours[point.name]
+                face = "none" if look.is_hollow else colour
+                edge = _INK if look.has_label and not look.is_hollow else colour
+                axis.scatter(
+                    right, up, s=look.size, marker=look.marker, facecolors=face, edgecolors=edge
+                )
+                if look.has_label:
+                    axis.annotate(
+                        point.name, (right, up), (6, 6), textcoords="offset points",
+                        color=_INK, fontsize=8,
+                    )  # fmt: skip
+    shown = [look for kind, look in _LOOKS.items() if any(each.kind == kind for each in points)]
+    keys = [
+        Line2D(
+            [], [], linestyle="none", marker=look.marker, color=_INK, label=look.title,
+            markersize=look.size**0.5, markerfacecolor="none" if look.is_hollow else _INK,
+        )
+        for look in shown
+    ]  # fmt: skip
+    figure.legend(
+        handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, labelcolor=_INK
+    )
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_color(_INK)
+        spine.set_alpha(0.3)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
+
+
+@dataclass(frozen=True)
+class _Look:
+    title: str
+    marker: str
+    size: float
+    has_label: bool = True
+    is_hollow: bool = False
+
+
+#: In the order in which they are drawn: prompts lie above clips.
+_LOOKS: Mapping[PointKind, _Look] = {
+    "clip": _Look("clip", "o", 14.0, has_label=False),
+    "band": _Look("one band of a taught prompt", ".", 20.0, has_label=False),
+    "start": _Look("mean of clips", "o", 110.0, is_hollow=True),
+    "learned": _Look("learned prompt", "D", 60.0),
+    "taught": _Look("taught prompt", "*", 190.0),
+}
