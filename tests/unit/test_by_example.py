@@ -5,33 +5,15 @@ import dataclasses
 import pytest
 import torch
 
-from unbraid.config import dump
+from tiny_query_model import RATE, TAGGER, tiny_query_model
 from unbraid.data.dynamic import MixtureBatch
-from unbraid.dsp.mel import MelConfig
-from unbraid.dsp.stft import StftConfig
-from unbraid.models.architectures.query_unet import QueryUnetConfig
-from unbraid.models.taggers.htsat import EXAMPLE
-from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
+from unbraid.models.waveform import WaveformModel
 from unbraid.training.methods.by_example import by_example_loss, estimates_by_example
-
-RATE = 16_000
-TAGGER = dataclasses.replace(
-    EXAMPLE, mel=MelConfig(RATE, StftConfig(256, 80, "hann", "reflect"), 8, 50.0, 7_000.0)
-)
 
 
 @pytest.fixture
 def model() -> WaveformModel:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        architecture="query_unet",
-        sample_rate=RATE,
-        stft=StftConfig(64, 32, "hann", "reflect"),
-        network=dump(QueryUnetConfig((4, 6, 8), TAGGER.embedding_dim)),
-        prompts=(),
-        tagger=TAGGER,
-    )
-    return build_model(config)
+    return tiny_query_model()
 
 
 def low_and_high(seed: int = 0) -> MixtureBatch:
@@ -56,9 +38,9 @@ def test_each_reference_is_asked_for_by_its_own_embedding(model: WaveformModel) 
     torch.testing.assert_close(estimates[1:2, :1], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_the_loss_does_not_depend_on_the_level(model: WaveformModel) -> None:
+def test_the_loss_does_not_depend_on_the_level() -> None:
     blind = dataclasses.replace(TAGGER, level_db=-25.0)
-    model = build_model(dataclasses.replace(model.config, tagger=blind)).eval()
+    model = tiny_query_model(tagger=blind).eval()
     batch = low_and_high()
     quiet = MixtureBatch(0.01 * batch.mixture, 0.01 * batch.references, batch.prompt_indices)
     torch.testing.assert_close(

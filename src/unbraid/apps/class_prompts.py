@@ -35,7 +35,7 @@ from unbraid.objectives.measures import snr_db
 from unbraid.training.methods.prompt_tuning import TunedPrompts, TuningConfig, tune_prompts
 
 #: Class → its clips, mono, at the rate of the model and at the level at which they were recorded.
-ClassClips: TypeAlias = Mapping[str, Sequence[Float[Tensor, "time"]]]
+ClassClips: TypeAlias = Mapping[str, Sequence[Float[Tensor, "_"]]]
 
 #: Pieces of a song whose squares sum up to less take no part in its query.
 _AUDIBLE = 0.1
@@ -193,8 +193,8 @@ def tune_classes(
 
 
 def _crop(
-    pool: Sequence[Float[Tensor, "time"]], length: int, rng: random.Random
-) -> Float[Tensor, "time"]:
+    pool: Sequence[Float[Tensor, "_"]], length: int, rng: random.Random
+) -> Float[Tensor, "crop"]:
     """A stretch of a clip with sound in it, if it is found in a few tries."""
     crop = torch.zeros(length)
     for _ in range(_MAX_DRAWS):
