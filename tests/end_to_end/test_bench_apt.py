@@ -49,8 +49,14 @@ def make_esc(folder: Path) -> Path:
 
 
 def test_esc_in_all_systems(
-    apt: ModuleType, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    apt: ModuleType,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(apt, "CROP_S", 0.05)
+    monkeypatch.setattr(apt, "CLIP_S", 0.25)
     root = make_esc(tmp_path / "esc")
     table = tmp_path / "apt.csv"
     where = ["--corpus", "esc50", "--root", str(root), "--model", str(model)]
