@@ -41,7 +41,7 @@ def list_all(model: _Model = "mini", as_json: _AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "kind", "vectors", "clips", "SI-SDR in dB", "note", box=None)
+    table = Table("name", "kind", "vectors", "clips", "gain in dB", "note", box=None)
     for row in rows:
         remark = f"damaged: {row['problem']}" if row["problem"] else row["note"]
         cells = (row["name"], row["kind"], _or_blank(row["num_vectors"]))
@@ -95,7 +95,7 @@ def show(
         "kind": "taught",
         "vectors": f"{prompt.num_vectors} of {prompt.vectors.shape[1]} numbers",
         "clips": _or_blank(prompt.num_clips),
-        "SI-SDR": _scores(prompt.before_db, prompt.after_db),
+        "gain in dB": _scores(prompt.before_db, prompt.after_db),
         "fits": model if fits else f"another model than {model}",
         "fingerprint": prompt.fingerprint,
         "file": one_line(stored.path),
