@@ -54,6 +54,11 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "random start": {"start": "random"},
     "mapped start": {"start": MAPPED},
 }
+#: The curves: how many clips, and how long each of five; clips of ESC-10 have 5 s.
+COUNTS = (1, 2, 5, 10, 20)
+FEW = 5
+LENGTHS_S = (0.25, 0.5, 1.0, 2.0)
+WHOLE_S = 5.0
 #: Recordings of each prompt that the map from what a tagger hears to prompts is made of.
 PER_PROMPT = 12
 
@@ -168,32 +173,68 @@ def measure(
         )
 
 
-def measure_curves(bundle: Bundle, manifest: Path, sounds: list[str], steps: int) -> None:
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Improvement of each sound, taught with so many clips of such a length."""
+
+    count: int
+    length_s: float
+    gains_db: tuple[float, ...]
+
+    @property
+    def mean_db(self) -> float:
+        return fmean(self.gains_db)
+
+
+def measure_curves(
+    bundle: Bundle, manifest: Path, sounds: list[str], steps: int
+) -> tuple[list[Point], list[Point]]:
     """Improvement against the number of clips, and against the length of each of five."""
     recordings = list(read_manifest(manifest))
     batches = {sound: checks(manifest, recordings, sound, bundle.model) for sound in sounds}
+    print(f"| clips | {' | '.join(sounds)} | mean |")
+    print("|---" * (len(sounds) + 2) + "|", flush=True)
+
+    def point(count: int, length_s: float, folder: Path) -> Point:
+        gains = []
+        for sound in sounds:
+            paths = some_clips(manifest, recordings, sound, count)
+            if length_s < WHOLE_S:
+                paths = [loudest_part(path, length_s, folder) for path in paths]
+            lesson = teach(bundle, NEW, paths, options({}, steps))
+            gains.append(gain_db(lesson.model, batches[sound]))
+        found = Point(count, length_s, tuple(gains))
+        cells = " | ".join(f"{gain:+.1f}" for gain in gains)
+        print(f"| {count} of {length_s:g} s | {cells} | {found.mean_db:+.1f} |", flush=True)
+        return found
+
     with tempfile.TemporaryDirectory() as folder:
+        by_count = [point(count, WHOLE_S, Path(folder)) for count in COUNTS]
+        shorter = [point(FEW, length_s, Path(folder)) for length_s in LENGTHS_S]
+    return by_count, [*shorter, *(each for each in by_count if each.count == FEW)]
 
-        def gains(count: int, length_s: float | None) -> list[float]:
-            found = []
-            for sound in sounds:
-                paths = some_clips(manifest, recordings, sound, count)
-                if length_s is not None:
-                    paths = [loudest_part(path, length_s, Path(folder)) for path in paths]
-                lesson = teach(bundle, NEW, paths, options({}, steps))
-                found.append(gain_db(lesson.model, batches[sound]))
-            return found
 
-        settings: list[tuple[str, int, float | None]] = [
-            *((f"{count} of 5 s", count, None) for count in (1, 2, 5, 10, 20)),
-            *((f"5 of {length_s:g} s", 5, length_s) for length_s in (0.25, 0.5, 1.0, 2.0)),
-        ]
-        print(f"| clips | {' | '.join(sounds)} | mean |")
-        print("|---" * (len(sounds) + 2) + "|", flush=True)
-        for title, count, length_s in settings:
-            row = gains(count, length_s)
-            cells = " | ".join(f"{gain:+.1f}" for gain in row)
-            print(f"| {title} | {cells} | {fmean(row):+.1f} |", flush=True)
+def draw(curves: tuple[list[Point], list[Point]], sounds: list[str], path: Path) -> None:
+    from matplotlib import pyplot, ticker
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(8, 3.2), sharey=True, layout="constrained")
+    labels = ("clips of 5 s", f"seconds of each of {FEW} clips")
+    for axis, curve, label in zip(axes, curves, labels, strict=True):
+        places = [point.count if axis is axes[0] else point.length_s for point in curve]
+        for number, sound in enumerate(sounds):
+            gains = [point.gains_db[number] for point in curve]
+            axis.plot(places, gains, marker="o", markersize=3, linewidth=1, alpha=0.6, label=sound)
+        means = [point.mean_db for point in curve]
+        axis.plot(places, means, marker="o", color="black", linewidth=2, label="mean")
+        axis.set_xscale("log")
+        axis.set_xticks(places, [f"{place:g}" for place in places])
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("SI-SDR improvement, dB")
+    axes[0].set_ylim(bottom=0)
+    axes[1].legend()
+    figure.savefig(path, dpi=100)
 
 
 def some_clips(manifest: Path, recordings: list[Recording], sound: str, count: int) -> list[Path]:
@@ -226,6 +267,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--sounds", nargs="*", default=list(SOUNDS))
     parser.add_argument("--curves", action="store_true")
+    parser.add_argument("--picture", type=Path, help="where to draw the curves")
     arguments = parser.parse_args()
     if not has_manifest(arguments.manifest):
         return
@@ -234,7 +276,9 @@ def main() -> None:
     if tagger is None:
         parser.error(f"--tagger {arguments.tagger}: has none")
     if arguments.curves:
-        measure_curves(bundle, arguments.manifest, arguments.sounds, arguments.steps)
+        curves = measure_curves(bundle, arguments.manifest, arguments.sounds, arguments.steps)
+        if arguments.picture is not None:
+            draw(curves, arguments.sounds, arguments.picture)
         return
     measure(bundle, tagger, arguments.manifest, arguments.sounds, arguments.clips, arguments.steps)
 
