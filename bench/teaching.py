@@ -183,6 +183,7 @@ class Point:
 
     @property
     def mean_db(self) -> float:
+        """Mean over the sounds."""
         return fmean(self.gains_db)
 
 
