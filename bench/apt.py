@@ -7,7 +7,7 @@ vectors, *joint* tunes the network with them. Median SDR by the rules of the pap
     python bench/apt.py                                   # ESC-10 in the manifest, query-mini
     python bench/apt.py --model mini                      # the same with prompts of TUSS
     python bench/apt.py --corpus esc50 --root ESC-50-master --model asp
-    python bench/apt.py --corpus musdb18 --root musdb18 --model asp --learning-rate 3e-4
+    python bench/apt.py --corpus musdb18 --root musdb18 --model asp
 
 ESC: folds 1 to 3 to learn from, 4 and 5 to measure, each clip with one of another class. MUSDB18:
 the loudest 30 s of each train song to learn from, the test songs in pieces of 2 s to measure.
@@ -279,8 +279,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, help="folder of the corpus")
     parser.add_argument("--model", default="query-mini")
     parser.add_argument("--shots", nargs="*", default=list(SHOTS))
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--learning-rate", type=float, default=0.05)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument(
+        "--learning-rate", type=float, default=0.1, help="relative to the vectors' root mean square"
+    )
     parser.add_argument("--loss", choices=("l1", "snr"), default="l1")
     parser.add_argument("--joint", type=float, metavar="RATE", help="of the network; 0 for none")
     parser.add_argument("--seed", type=int, default=0)

@@ -222,3 +222,17 @@ def test_a_model_without_prompts_has_no_nearest_one(model: WaveformModel) -> Non
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(changes))):
         TuningConfig(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [0.01, 100.0])
+def test_steps_are_as_large_as_the_vectors_are(model: WaveformModel, size: float) -> None:
+    start = size * torch.randn(1, 8, generator=torch.Generator().manual_seed(1))
+    config = TuningConfig(learning_rate=0.1, num_steps=1)
+    scores = iter([0.0, 1.0])  # so that the one step counts as better
+    tuned = tune_prompts(
+        model, {"new": start}, batches(model, torch.ones(1, 8)), lambda _: next(scores), config
+    )
+    # Adam's first step is the learning rate for every number that has a gradient at all.
+    moved = (tuned.vectors["new"] - start).abs()
+    scale = float(start.square().mean().sqrt())
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.1 * scale), rtol=0.01, atol=0.0)

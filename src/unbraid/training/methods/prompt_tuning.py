@@ -45,8 +45,8 @@ class TuningConfig:
     Attributes:
         loss: ``snr``, the thresholded one of TUSS, which also teaches silence; or ``l1``, the
             mean distance of the waveforms, as in the paper.
-        learning_rate: Of Adam, at the beginning; it falls to zero along a cosine. Learned prompts
-            have values around 1.
+        learning_rate: Of Adam, at the beginning, relative to the root mean square of the vectors
+            that the prompts begin with; it falls to zero along a cosine.
         num_steps: Steps in all, one batch each.
         check_every: Steps between two checks.
         patience: Checks without a better one after which it is enough.
@@ -141,7 +141,9 @@ def tune_prompts(
     num_known = len(model.prompts.names)
     old, new = known.prompts.weight.detach().split([num_known, len(starts)])
     taught = nn.Parameter(new.clone())
-    groups: list[dict[str, object]] = [{"params": [taught], "lr": config.learning_rate}]
+    # Prompts of TUSS have values around 1, what a tagger hears may have others.
+    scale = float(new.square().mean().sqrt()) or 1.0
+    groups: list[dict[str, object]] = [{"params": [taught], "lr": scale * config.learning_rate}]
     if trains_network:
         groups.append({"params": list(network.parameters()), "lr": config.network_learning_rate})
     optimiser = torch.optim.Adam(groups)
