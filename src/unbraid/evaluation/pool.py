@@ -15,7 +15,7 @@ import random
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 
@@ -230,10 +230,29 @@ def _coarser(prompts: tuple[str, ...]) -> _Asked | None:
     return [(prompt, sources) for (prompt, _), sources in asked.items()]
 
 
+#: Fields of plans that say what happened to sounds. In the pool nothing does, and digests shall
+#: stay what they were before such fields came.
+_AUGMENTATION = frozenset(
+    {
+        *("warp", "coding", "is_inverted", "room"),
+        *("clipping_db", "has_damaged_references", "level_db"),
+    }
+)
+
+
+def _listed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan, or a part of it, as its digest sees it."""
+    return {
+        name: [_listed(each) for each in value] if name in ("sources", "parts") else value
+        for name, value in record.items()
+        if name not in _AUGMENTATION
+    }
+
+
 def _digest(plans: Mapping[str, tuple[MixPlan, ...]], root: Path) -> str:
     """SHA-256 over the plans and the bytes of the recordings that they use."""
     digest = hashlib.sha256()
-    listed = {scene: [asdict(plan) for plan in each] for scene, each in plans.items()}
+    listed = {scene: [_listed(asdict(plan)) for plan in each] for scene, each in plans.items()}
     digest.update(json.dumps(listed, sort_keys=True).encode())
     used = sorted(
         {

@@ -14,6 +14,16 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from unbraid.errors import ConfigError, DataError
+from unbraid.mixing.augmentation import (
+    UNWARPED,
+    Augmentation,
+    Coding,
+    Room,
+    Warp,
+    draw_coding,
+    draw_warp,
+    generator_beside,
+)
 
 Choice = TypeVar("Choice")
 
@@ -84,12 +94,14 @@ class PartPlan:
         start_s: Where the crop begins; negative where silence stands before the clip.
         gain_db: Level of the part, whose root mean square is brought to 1 before.
         tone_db: Gain at ``TONE_HZ``, log-frequency interpolated between; empty for none.
+        warp: How its time and pitch change.
     """
 
     clip: str
     start_s: float
     gain_db: float = 0.0
     tone_db: tuple[float, ...] = ()
+    warp: Warp = UNWARPED
 
 
 #: Frequencies at which a part's tone is set.
@@ -105,12 +117,18 @@ class SourcePlan:
         parts: What it is the sum of; none for a prompt whose sound is absent.
         gain_db: Its level, after its root mean square was brought to 1.
         is_asked: False where the sound is in the mixture but nobody asks for it.
+        coding: The codec that it went through; None for none.
+        is_inverted: Whether its polarity is turned around.
+        room: The room that it is heard in; None for none.
     """
 
     prompt: str
     parts: tuple[PartPlan, ...]
     gain_db: float
     is_asked: bool = True
+    coding: Coding | None = None
+    is_inverted: bool = False
+    room: Room | None = None
 
 
 @dataclass(frozen=True)
@@ -121,11 +139,20 @@ class MixPlan:
         crop_s: Its length.
         sources: What it is made of.
         bandwidth_hz: Every source is cut above this frequency; None for no cut.
+        clipping_db: How far the loudest sample stands above the limit at which the mixture is
+            clipped; None for no limit.
+        coding: The codec that the mixture then went through; None for none.
+        has_damaged_references: Whether references suffer from both as well.
+        level_db: What mixture and references are turned up by at last.
     """
 
     crop_s: float
     sources: tuple[SourcePlan, ...]
     bandwidth_hz: float | None = None
+    clipping_db: float | None = None
+    coding: Coding | None = None
+    has_damaged_references: bool = False
+    level_db: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -157,7 +184,7 @@ class MixRecipe:
         same_song_probability: How often the instruments of a mixture are cut from one
             song at one time, where the clips allow it.
         common_bandwidth_probability: How often all sources are cut to the narrowest
-            bandwidth among them, so that bandwidth does not give a source away.
+            bandwidth among them and their rooms, so that bandwidth does not give a source away.
         random_bandwidth_probability: How often a mixture is cut at a random frequency.
         tone_probability: How often a part gets a random tone.
         tone_db: Largest boost or cut of that tone.
@@ -165,6 +192,7 @@ class MixRecipe:
         unasked_probability: How often a prompt that stands once is not asked.
         clip_weight_exponent: A clip is drawn in proportion to its active seconds to this
             power: 0 draws all files alike, 1 all seconds alike.
+        augmentation: What else happens to sounds and mixtures.
 
     Source: K. Saijo et al., "Task-aware unified source separation", ICASSP 2025, and its
         released code, for the default values.
@@ -203,6 +231,7 @@ class MixRecipe:
     absent_probability: float = 0.0
     unasked_probability: float = 0.0
     clip_weight_exponent: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         if self.crop_s <= 0:
@@ -224,19 +253,50 @@ class MixRecipe:
                 raise ConfigError(f"recipe.{name} is a probability, not {getattr(self, name)}.")
 
 
+@dataclass(frozen=True)
+class _Song:
+    """Where the instruments of a mixture are cut from a song together."""
+
+    name: str
+    start_s: float
+    warp: Warp
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Where a part is cut from its clip."""
+
+    clip: Clip
+    start_s: float
+    warp: Warp
+
+
 class Planner:
     """Draws plans from a recipe and the clips of each prompt.
 
     Args:
         recipe: The distributions.
         clips: Prompt → its clips. A prompt without clips must be one that is composed.
+        rooms: Room impulse responses.
 
     Raises:
-        DataError: If a prompt that the recipe can draw has nothing to be made from.
+        DataError: If a prompt that the recipe can draw has nothing to be made from, or the
+            recipe puts sources into rooms and there are none.
     """
 
-    def __init__(self, recipe: MixRecipe, clips: Mapping[str, Sequence[Clip]]) -> None:
+    def __init__(
+        self,
+        recipe: MixRecipe,
+        clips: Mapping[str, Sequence[Clip]],
+        rooms: Sequence[Clip] = (),
+    ) -> None:
         self._recipe = recipe
+        self._rooms = tuple(rooms)
+        if recipe.augmentation.room_probability > 0 and not rooms:
+            raise DataError(
+                "the recipe puts sources into rooms, but there is no room impulse response: name "
+                "some with data.rooms, or set augmentation.room_probability to 0."
+            )
         self._clips = {prompt: tuple(pool) for prompt, pool in clips.items() if pool}
         self._weights = {
             prompt: list(
@@ -296,7 +356,8 @@ class Planner:
             DataError: If the clips are too few for that many different performers.
         """
         recipe = self._recipe
-        song = self._draw_song(prompts, rng)
+        beside = generator_beside(rng)
+        song = self._draw_song(prompts, rng, beside)
         taken: set[str] = set()
         sources = []
         bandwidths = []
@@ -307,13 +368,19 @@ class Planner:
                 sources.append(SourcePlan(prompt, (), gain_db))
                 continue
             parts = []
-            for clip, start_s, part_gain_db in self._draw_parts(prompt, song, taken, rng):
-                parts.append(PartPlan(clip.key, start_s, part_gain_db, self._draw_tone(rng)))
-                bandwidths.append(clip.bandwidth_hz)
-            sources.append(SourcePlan(prompt, tuple(parts), gain_db))
+            for cut, part_gain_db in self._draw_parts(prompt, song, taken, rng, beside):
+                tone_db = self._draw_tone(rng)
+                parts.append(PartPlan(cut.clip.key, cut.start_s, part_gain_db, tone_db, cut.warp))
+                bandwidths.append(cut.clip.bandwidth_hz * cut.warp.frequency_ratio)
+            source = SourcePlan(prompt, tuple(parts), gain_db)
+            room = self._draw_room(beside)
+            if room is not None:
+                bandwidths.append(room.bandwidth_hz)
+            sources.append(self._augment(source, room, beside))
         if not any(source.parts for source in sources):
             return self.draw_mixture(prompts, rng)
-        return MixPlan(recipe.crop_s, tuple(sources), self._draw_bandwidth(bandwidths, rng))
+        bandwidth_hz = self._draw_bandwidth(bandwidths, rng)
+        return self._damage(MixPlan(recipe.crop_s, tuple(sources), bandwidth_hz), beside)
 
     def _draw_prompts(self, count: int, rng: random.Random) -> tuple[str, ...]:
         recipe = self._recipe
@@ -338,7 +405,44 @@ class Planner:
             else:
                 return tuple(prompts)
 
-    def _draw_song(self, prompts: Sequence[str], rng: random.Random) -> tuple[str, float] | None:
+    def _draw_room(self, rng: random.Random) -> Clip | None:
+        if rng.random() >= self._recipe.augmentation.room_probability:
+            return None
+        return rng.choice(self._rooms)
+
+    def _augment(self, source: SourcePlan, room: Clip | None, rng: random.Random) -> SourcePlan:
+        """Draw what happens to a source as a whole."""
+        settings = self._recipe.augmentation
+        early_s = settings.early_s if settings.room_target == "early" else None
+        return replace(
+            source,
+            coding=draw_coding(settings, settings.source_codec_probability, rng),
+            is_inverted=rng.random() < settings.polarity_probability,
+            room=None if room is None else Room(room.key, room.duration_s, early_s),
+        )
+
+    def _damage(self, plan: MixPlan, rng: random.Random) -> MixPlan:
+        """Draw what happens to a mixture as a whole."""
+        settings = self._recipe.augmentation
+        clipping_db = None
+        if rng.random() < settings.clipping_probability:
+            clipping_db = rng.uniform(*settings.clipping_db)
+        coding = draw_coding(settings, settings.codec_probability, rng)
+        is_damaged = clipping_db is not None or coding is not None
+        level_db = 0.0
+        if rng.random() < settings.level_probability:
+            level_db = rng.uniform(*settings.level_db)
+        return replace(
+            plan,
+            clipping_db=clipping_db,
+            coding=coding,
+            has_damaged_references=is_damaged and settings.damage_target == "damaged",
+            level_db=level_db,
+        )
+
+    def _draw_song(
+        self, prompts: Sequence[str], rng: random.Random, beside: random.Random
+    ) -> _Song | None:
         """A song and a time in it at which the instruments of a mixture are cut together."""
         wanted = [name for name in prompts if any(clip.song for clip in self._clips.get(name, ()))]
         for prompt in prompts:
@@ -350,61 +454,66 @@ class Planner:
         if len(wanted) < 2 or rng.random() >= self._recipe.same_song_probability:
             return None
         lead = rng.choice([clip for clip in self._clips[rng.choice(wanted)] if clip.song])
-        return lead.song, _draw_start(lead, self._recipe.crop_s, rng)
+        warp = draw_warp(self._recipe.augmentation, beside)
+        return _Song(lead.song, _draw_start(lead, self._recipe.crop_s * warp.pace, rng), warp)
 
     def _draw_parts(
         self,
         prompt: str,
-        song: tuple[str, float] | None,
+        song: _Song | None,
         taken: set[str],
         rng: random.Random,
-    ) -> list[tuple[Clip, float, float]]:
-        """Clips, starts and levels of the parts of one source."""
+        beside: random.Random,
+    ) -> list[tuple[_Cut, float]]:
+        """Cuts and levels of the parts of one source."""
         recipe = self._recipe
         kinds = [name for name in recipe.composed.get(prompt, ()) if name in self._clips]
         composes = bool(kinds) and (
             prompt not in self._clips or rng.random() < recipe.composed_probability
         )
         if not composes:
-            drawn = self._draw_clip(prompt, song, taken, rng)
+            drawn = self._draw_clip(prompt, song, taken, rng, beside)
             if drawn is None:
                 raise DataError(
                     f"the {len(self._clips[prompt])} clips for {prompt!r} are too few to draw "
                     "another one of a different performer; add recordings."
                 )
-            return [(*drawn, 0.0)]
+            return [(drawn, 0.0)]
         count = _choose(rng, recipe.composed_parts)
         # Parts of several kinds are of distinct kinds: no band has two drummers.
         distinct = len(kinds) > 1
         chosen = rng.sample(kinds, min(count, len(kinds))) if distinct else kinds * count
         parts = []
         for name in chosen:
-            drawn = self._draw_clip(name, song, taken, rng)
+            drawn = self._draw_clip(name, song, taken, rng, beside)
             if drawn is not None:  # a small pool makes a source of fewer parts
                 low, high = recipe.gain_db.get(name, recipe.other_gain_db)
-                parts.append((*drawn, rng.uniform(low, high)))
+                parts.append((drawn, rng.uniform(low, high)))
         return parts
 
     def _draw_clip(
         self,
         prompt: str,
-        song: tuple[str, float] | None,
+        song: _Song | None,
         taken: set[str],
         rng: random.Random,
-    ) -> tuple[Clip, float] | None:
+        beside: random.Random,
+    ) -> _Cut | None:
         """A clip that was not taken and where to cut it; None if all are taken."""
         pool = self._clips[prompt]
         if song is not None:
             for clip in pool:
-                if clip.song == song[0] and clip.key not in taken:
+                if clip.song == song.name and clip.key not in taken:
                     taken.add(clip.key)
-                    return clip, song[1]
+                    return _Cut(clip, song.start_s, song.warp)
         for _ in range(_MAX_DRAWS):
             clip = rng.choices(pool, cum_weights=self._weights[prompt])[0]
             # A recording is used once, and two sources never share a speaker.
             if clip.key not in taken and (not clip.performer or clip.performer not in taken):
                 taken.update({clip.key, clip.performer} - {""})
-                return clip, _draw_start(clip, self._recipe.crop_s, rng)
+                warp = draw_warp(self._recipe.augmentation, beside)
+                start_s = _draw_start(clip, self._recipe.crop_s * warp.pace, rng)
+                return _Cut(clip, start_s, warp)
         return None
 
     def _draw_tone(self, rng: random.Random) -> tuple[float, ...]:
