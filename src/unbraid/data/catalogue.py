@@ -79,6 +79,37 @@ def open_pools(
     return clips, store
 
 
+def open_rooms(
+    manifest: Path,
+    recordings: Sequence[Recording],
+    patterns: Sequence[str],
+    split: str,
+    sample_rate: int,
+    cache_dir: Path,
+) -> tuple[tuple[Clip, ...], ClipStore]:
+    """Decode the room impulse responses of a split, in a store of their own.
+
+    Args:
+        manifest: Of the recordings.
+        recordings: All its rows.
+        patterns: Over ``category/class``, as in ``select``.
+        split: Which split to take from.
+        sample_rate: To bring them to.
+        cache_dir: Where they are kept decoded.
+
+    Raises:
+        DataError: If a pattern that lets in matches no recording of any split.
+    """
+    rows = select(recordings, {"rooms": patterns}, split)["rooms"]
+    store = ClipStore(manifest.parent, rows, sample_rate, cache_dir)
+    rooms = tuple(
+        Clip(row.key, row.duration_s, row.bandwidth_hz)
+        for row in rows
+        if row.key in store and not store.is_silent(row.key)
+    )
+    return rooms, store
+
+
 def _worth_mixing(recording: Recording, active_s: Sequence[float]) -> tuple[float, ...]:
     """The active stretches that lie in a piece of the recording that its manifest keeps."""
     if not recording.pieces_s:

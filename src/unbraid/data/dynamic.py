@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from unbraid.data.effects import EFFECTS
 from unbraid.mixing.recipe import MixPlan, Planner
 from unbraid.mixing.render import ClipReader, render
 
@@ -20,7 +21,8 @@ class MixtureBatch:
 
     Attributes:
         mixture: What the model hears.
-        references: What it should give.
+        references: What it should give. They need not add up to the mixture, see
+            ``mixing.augmentation``.
         prompt_indices: Rows of the prompt bank, one per reference.
     """
 
@@ -85,7 +87,7 @@ def render_batch(
     prompt_rows: Mapping[str, int],
 ) -> MixtureBatch:
     """Render plans that ask for the same number of sources, and stack them."""
-    mixes = [render(plan, read_clip, sample_rate) for plan in plans]
+    mixes = [render(plan, read_clip, sample_rate, EFFECTS) for plan in plans]
     return MixtureBatch(
         mixture=torch.stack([mix.mixture for mix in mixes]),
         references=torch.stack([mix.references for mix in mixes]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from unbraid.data.effects import EFFECTS
 from unbraid.errors import DataError
 from unbraid.mixing.recipe import MixPlan, Planner, Scene
 from unbraid.mixing.render import ClipReader, render
@@ -36,7 +37,7 @@ def fixed_plans(
             for attempt in range(_MAX_TRIES):
                 rng = random.Random(f"{seed}/{name}/{number}/{attempt}")
                 plan = planner.draw_mixture(scene.prompts, rng)
-                references = render(plan, read_clip, sample_rate).references
+                references = render(plan, read_clip, sample_rate, EFFECTS).references
                 if bool((references.abs().amax(dim=-1) > 0).all()):
                     chosen.append(plan)
                     break

@@ -90,6 +90,10 @@ class ClipStore:
         """Starts of the stretches of a recording that are not silent."""
         return self._index[key].active_s
 
+    def is_silent(self, key: str) -> bool:
+        """Whether a recording has no sound at all."""
+        return self._index[key].peak == 0.0
+
     def read(self, key: str, start: int, count: int) -> Float[Tensor, "time"]:
         """Samples of a recording; zeros before its beginning and after its end."""
         clip = self._index[key]
