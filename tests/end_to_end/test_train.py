@@ -1,10 +1,13 @@
 """``unbraid train`` on a small pool: it learns, it stops, it goes on exactly."""
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 
@@ -92,6 +95,40 @@ def test_a_stopped_run_goes_on_to_the_last_bit(
     assert every_loss == whole
     expected, resumed = weights(tmp_path / "whole/bundle"), weights(tmp_path / "stopped/bundle")
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_a_run_with_rooms_codecs_and_clipping_goes_on_to_the_last_bit(
+    tmp_path: Path, every_loss: list[float]
+) -> None:
+    manifest = make_pool(tmp_path)
+    with manifest.open("a") as file:  # two rooms to train in, none to validate in
+        for name, echo in (("near", 0.5), ("far", 0.2)):
+            response = np.zeros(2000)
+            response[[50, 1500]] = 1.0, echo
+            soundfile.write(tmp_path / f"{name}.wav", response, 16000)
+            file.write(f"{name}.wav,rir,hall,train,0.125,16000,16000,,CC0\n")
+    augmentation = {
+        "speed_probability": 0.5,
+        "room_probability": 0.5,
+        "room_target": "early",
+        "clipping_probability": 0.5,
+        "codec_probability": 0.5,
+        "codecs": {"mp3": [32, 64]},
+    }
+    settings = {"crop_s": 0.25, "augmentation": augmentation}
+    recipe = write_recipe(tmp_path, manifest, recipe=settings, max_steps=4)
+    with_rooms = ["data.rooms=[rir/*]"]
+    run.train(recipe, with_rooms, tmp_path / "whole", resume=False)
+    whole = list(every_loss)
+    run.train(recipe, [*with_rooms, "max_steps=2"], tmp_path / "stopped", resume=False)
+    run.train(recipe, with_rooms, tmp_path / "stopped", resume=True)
+    assert every_loss[4:] == whole
+    assert all(math.isfinite(loss) for loss in whole)
+    with pytest.raises(DataError, match=r"data\.rooms"):
+        run.train(recipe, [], tmp_path / "roomless", resume=False)
+    with pytest.raises(DataError, match="no room impulse response"):
+        heard = [*with_rooms, "validation.is_augmented=true"]
+        run.train(recipe, heard, tmp_path / "heard", resume=False)
 
 
 CLASSES = {

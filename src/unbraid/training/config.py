@@ -22,6 +22,7 @@ class DataConfig:
     Attributes:
         manifest: CSV file; a relative path is relative to the config file.
         pools: Prompt → patterns over ``category/class`` of the manifest.
+        rooms: Patterns of the room impulse responses, for ``recipe.augmentation``.
         train_split: Split to train on.
         validation_split: Split to validate on.
         cache_dir: Where decoded recordings are kept; None for the user's cache folder.
@@ -29,6 +30,7 @@ class DataConfig:
 
     manifest: str
     pools: Mapping[str, tuple[str, ...]]
+    rooms: tuple[str, ...] = ()
     train_split: str = "train"
     validation_split: str = "eval"
     cache_dir: str | None = None
@@ -67,6 +69,8 @@ class ValidationConfig:
         scenes: Lists of prompts to measure on.
         mixtures_per_scene: How many mixtures of each.
         seed: Which mixtures.
+        is_augmented: Whether ``recipe.augmentation`` works here as well. Otherwise runs with
+            different ones are measured on the same mixtures.
     """
 
     every_steps: int = 1000
@@ -79,6 +83,7 @@ class ValidationConfig:
     )
     mixtures_per_scene: int = 10
     seed: int = 0
+    is_augmented: bool = False
 
 
 @dataclass(frozen=True)

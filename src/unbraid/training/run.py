@@ -12,17 +12,21 @@ from typing import Any
 
 import torch
 import yaml
+from jaxtyping import Float
+from torch import Tensor
 
 from unbraid.checkpoints.bundle import save_bundle
 from unbraid.checkpoints.card import Card
 from unbraid.config import dump, load_mapping, parse
-from unbraid.data.catalogue import open_pools
+from unbraid.data.catalogue import open_pools, open_rooms
+from unbraid.data.effects import check_extras
 from unbraid.data.fixed import fixed_plans
 from unbraid.data.manifest import read_manifest
 from unbraid.data.store import ClipStore
 from unbraid.errors import CheckpointError, ConfigError, MissingExtra
 from unbraid.folders import user_cache_dir
 from unbraid.heap import keep_heap
+from unbraid.mixing.augmentation import Augmentation
 from unbraid.mixing.recipe import Clip, Planner, Scene
 from unbraid.models.taggers.htsat import Htsat
 from unbraid.models.waveform import build_model
@@ -122,10 +126,16 @@ def last_checkpoint(run_dir: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Pools:
-    """The recordings of a split."""
+    """The recordings of a split, and the rooms to hear them in."""
 
     clips: Mapping[str, tuple[Clip, ...]]
     store: ClipStore
+    rooms: tuple[Clip, ...]
+    room_store: ClipStore
+
+    def read(self, key: str, start: int, count: int) -> Float[Tensor, "time"]:
+        """Samples of a recording or of a room impulse response."""
+        return (self.store if key in self.store else self.room_store).read(key, start, count)
 
 
 def _open_pools(config: TrainConfig, base: Path) -> tuple[_Pools, _Pools]:
@@ -135,8 +145,14 @@ def _open_pools(config: TrainConfig, base: Path) -> tuple[_Pools, _Pools]:
     cache = Path(settings.cache_dir) if settings.cache_dir else user_cache_dir()
     recordings = read_manifest(manifest)
     rate = config.model.sample_rate
+    check_extras(config.recipe.augmentation)
+    # Those that no source is ever put into need not be decoded.
+    rooms = settings.rooms if config.recipe.augmentation.room_probability > 0 else ()
     train, validation = (
-        _Pools(*open_pools(manifest, recordings, settings.pools, split, rate, cache))
+        _Pools(
+            *open_pools(manifest, recordings, settings.pools, split, rate, cache),
+            *open_rooms(manifest, recordings, rooms, split, rate, cache),
+        )
         for split in (settings.train_split, settings.validation_split)
     )
     return train, validation
@@ -147,19 +163,20 @@ def _mixtures(
 ) -> tuple[MixtureData, tuple[str, ...]]:
     """The mixtures of a run, and the names of the scenes that it validates on."""
     train, validation = pools
+    # What is never drawn at random needs no clips here.
+    measured = dataclasses.replace(config.recipe, scenes=config.validation.scenes)
+    if not config.validation.is_augmented:
+        measured = dataclasses.replace(measured, augmentation=Augmentation())
     plans = fixed_plans(
-        # What is never drawn at random needs no clips here.
-        Planner(
-            dataclasses.replace(config.recipe, scenes=config.validation.scenes), validation.clips
-        ),
+        Planner(measured, validation.clips, validation.rooms),
         config.validation.scenes,
         config.validation.mixtures_per_scene,
-        validation.store.read,
+        validation.read,
         config.model.sample_rate,
         config.validation.seed,
     )
-    planner = Planner(config.recipe, train.clips)
-    module = MixtureData(config, planner, train.store.read, plans, validation.store.read)
+    planner = Planner(config.recipe, train.clips, train.rooms)
+    module = MixtureData(config, planner, train.read, plans, validation.read)
     return module, tuple(plans)
 
 
