@@ -36,6 +36,7 @@ bench: $(VENV)/.developing
 	$(BIN)/python bench/speed.py --threads 2 --runs 1
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/training_speed.py
+	$(BIN)/python bench/mixing_speed.py
 	$(BIN)/python bench/precision.py
 	$(BIN)/unbraid evaluate pool --manifest $(MANIFEST) --overwrite
 	$(BIN)/python bench/borders.py

@@ -126,8 +126,8 @@ def test_a_run_with_rooms_codecs_and_clipping_goes_on_to_the_last_bit(
     assert all(math.isfinite(loss) for loss in whole)
     with pytest.raises(DataError, match=r"data\.rooms"):
         run.train(recipe, [], tmp_path / "roomless", resume=False)
+    heard = [*with_rooms, "validation.is_augmented=true"]
     with pytest.raises(DataError, match="no room impulse response"):
-        heard = [*with_rooms, "validation.is_augmented=true"]
         run.train(recipe, heard, tmp_path / "heard", resume=False)
 
 

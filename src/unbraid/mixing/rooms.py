@@ -59,17 +59,25 @@ def reverberate(
     before = min(direct, round(_BEFORE_DIRECT_S * sample_rate))
     # What arrives after the end of the signal is not heard.
     taps = response[direct - before : direct + signal.numel()] / response[direct]
-    whole = _convolve(signal, taps, before)
     if early_s is None:
+        (whole,) = _convolve(signal, taps[None], before)
         return whole, whole
-    return whole, _convolve(signal, taps[: before + round(early_s * sample_rate) + 1], before)
+    early = taps.clone()
+    early[before + round(early_s * sample_rate) + 1 :] = 0.0
+    whole, wanted = _convolve(signal, torch.stack([taps, early]), before)
+    return whole, wanted
 
 
 def _convolve(
-    signal: Float[Tensor, "time"], taps: Float[Tensor, "tap"], before: int
-) -> Float[Tensor, "time"]:
+    signal: Float[Tensor, "time"], responses: Float[Tensor, "response tap"], before: int
+) -> Float[Tensor, "response time"]:
     """As many samples as the signal has, from the tap number ``before`` on."""
     length = signal.numel()
-    size = 1 << (length + taps.numel() - 2).bit_length()  # FFTs like powers of two
-    product = torch.fft.rfft(signal, n=size) * torch.fft.rfft(taps, n=size)
-    return torch.fft.irfft(product, n=size)[before : before + length]
+    size = _fast_length(length + responses.shape[1] - 1)
+    product = torch.fft.rfft(signal, n=size) * torch.fft.rfft(responses, n=size)
+    return torch.fft.irfft(product, n=size)[:, before : before + length]
+
+
+def _fast_length(shortest: int) -> int:
+    """The next length that FFTs are fast at: a power of two times 1, 3, 5, 9 or 15."""
+    return min(odd << max(0, -(-shortest // odd) - 1).bit_length() for odd in (1, 3, 5, 9, 15))
