@@ -21,6 +21,12 @@ class LimitedFile:
     def __getattr__(self, name: str) -> object:
         return getattr(self._file, name)
 
+    def __enter__(self) -> "LimitedFile":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._file.close()
+
     def write(self, data: bytes) -> int:
         if len(data) > self._left:
             if self._complains:

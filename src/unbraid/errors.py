@@ -10,7 +10,9 @@
     ├── DataError               6   a manifest or corpus that is incomplete
     ├── MissingExtra            7   an optional dependency that is not installed
     ├── DownloadError           8   a file that cannot be fetched, or is not what was promised
-    └── Cancelled               130 the caller's progress callback asked to stop
+    ├── TrainingError           9   a training run that cannot go on as it is
+    └── Cancelled               130 the caller's progress callback, or Ctrl-C, asked to stop
+        └── Terminated          143 another program asked the process to end
 
 Each message says what is wrong, where, and what to do about it, in one line.
 The command line prints it and leaves with the exit code.
@@ -68,10 +70,22 @@ class DownloadError(UnbraidError):
     exit_code = 8
 
 
+class TrainingError(UnbraidError):
+    """A training run that cannot go on: a loss that is no number, a full disk, a lost process."""
+
+    exit_code = 9
+
+
 class Cancelled(UnbraidError):
     """Raised from a progress callback to stop the work; nothing half-written stays."""
 
     exit_code = 130
+
+
+class Terminated(Cancelled):
+    """Another program asked the process to end; nothing half-written stays."""
+
+    exit_code = 143
 
 
 def in_brief(items: Iterable[str], limit: int = 4) -> str:

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import yaml
 
-from conftest import tiny_config
-from synthetic_pool import POOLS, make_pool
+from synthetic_pool import make_pool
+from training_recipe import write_recipe
 from unbraid.apps.queries import with_queries
 from unbraid.apps.separator import Separator
 from unbraid.checkpoints import load_bundle
-from unbraid.config import dump
 from unbraid.errors import ConfigError, DataError
 from unbraid.models.waveform import build_model
 from unbraid.training import lightning, run
@@ -25,29 +23,6 @@ from unbraid.training import lightning, run
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_pool(tmp_path_factory.mktemp("pool"))
-
-
-def write_recipe(folder: Path, manifest: Path, **changes: Any) -> Path:
-    recipe = {
-        "name": "small",
-        "model": dump(tiny_config()),
-        "data": {
-            "manifest": str(manifest),
-            "pools": POOLS,
-            "cache_dir": str(manifest.parent / "cache"),
-        },
-        "recipe": {"crop_s": 0.5, "common_bandwidth_probability": 0.5, "tone_probability": 0.5},
-        "optimiser": {"warmup_steps": 2, "average_decay": 0.9},
-        "validation": {"every_steps": 4, "mixtures_per_scene": 1},
-        "batch_size": 2,
-        "max_steps": 6,
-        "checkpoint_every_steps": 2,
-        "accelerator": "cpu",
-        **changes,
-    }
-    path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    return path
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -7,13 +7,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from unbraid.apps.pictures import (
-    HIGHEST_HZ,
-    LOWEST_HZ,
-    log_spectrogram_db,
-    spectrogram_picture,
-    spectrogram_row,
-)
+from unbraid.apps.pictures import spectrogram_picture, spectrogram_row
+from unbraid.dsp.log_spectrogram import HIGHEST_HZ, LOWEST_HZ, log_spectrogram_db
 from unbraid.errors import AudioError
 from unbraid.types import Waveform
 

@@ -46,6 +46,8 @@ class MixtureStream(IterableDataset[MixtureBatch]):
         batch_size: Mixtures in a batch.
         seed: Of the whole stream.
         first_batch: Number of batches to skip.
+        rank: Which of the processes that share every batch this one is.
+        world_size: How many they are; each renders an equal share of the batch.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class MixtureStream(IterableDataset[MixtureBatch]):
         batch_size: int,
         seed: int,
         first_batch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self._planner = planner
         self._read_clip = read_clip
@@ -65,6 +69,8 @@ class MixtureStream(IterableDataset[MixtureBatch]):
         self._batch_size = batch_size
         self._seed = seed
         self._first_batch = first_batch
+        self._rank = rank
+        self._world_size = world_size
 
     def __iter__(self) -> Iterator[MixtureBatch]:
         worker = get_worker_info()
@@ -75,9 +81,15 @@ class MixtureStream(IterableDataset[MixtureBatch]):
             number += step
 
     def batch(self, number: int) -> MixtureBatch:
-        """Batch ``number`` of the stream."""
-        plans = self._planner.draw_batch(self._batch_size, seed=f"{self._seed}/{number}")
+        """Batch ``number`` of the stream; of several processes, this one's share of it."""
+        plans = self.plans(number)
         return render_batch(plans, self._read_clip, self._sample_rate, self._prompt_rows)
+
+    def plans(self, number: int) -> tuple[MixPlan, ...]:
+        """What batch ``number`` is rendered from."""
+        # Drawn whole everywhere, so that all shares ask for the same number of sources.
+        plans = self._planner.draw_batch(self._batch_size, seed=f"{self._seed}/{number}")
+        return plans[self._rank :: self._world_size]
 
 
 def render_batch(

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 
@@ -65,12 +66,11 @@ class ClipStore:
         index_path = cache_dir / f"clips-{key}.json"
         if not index_path.is_file():
             cache_dir.mkdir(parents=True, exist_ok=True)
-            index = _decode_all(root, recordings, sample_rate, samples_path)
-            written = index_path.with_suffix(".part")
-            written.write_text(
-                json.dumps({key: asdict(clip) for key, clip in index.items()}), encoding="utf-8"
-            )
-            written.rename(index_path)
+            # The processes of a run on several devices all get here: one decodes, others wait.
+            with FileLock(index_path.with_suffix(".lock")):
+                if not index_path.is_file():
+                    index = _decode_all(root, recordings, sample_rate, samples_path)
+                    _write_index(index, index_path)
         entries = json.loads(index_path.read_text(encoding="utf-8"))
         self._index = {
             key: StoredClip(**{**entry, "active_s": tuple(entry["active_s"])})
@@ -104,6 +104,14 @@ class ClipStore:
             samples = torch.from_numpy(block.astype(np.float32))
             output[first - start : last - start] = samples * (clip.peak / 32767.0)
         return output
+
+
+def _write_index(index: Mapping[str, StoredClip], path: Path) -> None:
+    written = path.with_suffix(".part")
+    written.write_text(
+        json.dumps({key: asdict(clip) for key, clip in index.items()}), encoding="utf-8"
+    )
+    written.rename(path)
 
 
 def _size(path: Path) -> int:

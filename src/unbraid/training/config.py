@@ -121,12 +121,19 @@ class TrainConfig:
         tagging: How the model's tagger is trained; needed where it has one.
         optimiser: How.
         validation: What is measured on the way.
-        batch_size: Mixtures per step.
+        batch_size: Mixtures per step, over all devices together.
         max_steps: Steps in all.
         checkpoint_every_steps: How often the run is saved; a stopped run loses no more.
         seed: Of the initial weights and of all mixtures.
         precision: Lightning's name of the arithmetic.
         accelerator: ``auto`` takes a GPU where there is one.
+        devices: How many GPUs of each machine to train on (of a CPU: processes); ``auto`` takes
+            all. Each holds an equal share of every batch.
+        num_nodes: How many machines.
+        strategy: How several devices share the work: ``ddp`` copies the model to each, ``fsdp``
+            splits it among them, for models that fit no single GPU. ``auto`` is ``ddp`` where
+            there are several.
+        loggers: Where figures go: ``csv``, ``tensorboard`` (with sounds and pictures), ``wandb``.
         num_workers: Processes that make mixtures; 0 makes them in between steps.
         num_threads: CPU threads of the training itself; None for PyTorch's choice.
         licence: Licence of the weights, for the card.
@@ -148,6 +155,10 @@ class TrainConfig:
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: int | Literal["auto"] = 1
+    num_nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    loggers: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ("csv", "tensorboard")
     num_workers: int = 0
     num_threads: int | None = None
     licence: str = "not stated"
@@ -161,9 +172,11 @@ class TrainConfig:
         if unknown and ANY_SOURCE not in self.model.prompts and self.model.tagger is None:
             names = ", ".join(sorted(unknown))
             raise ConfigError(f"data.pools names prompts that the model does not have: {names}.")
-        for name in ("batch_size", "max_steps", "checkpoint_every_steps"):
+        for name in ("batch_size", "max_steps", "checkpoint_every_steps", "num_nodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.devices != "auto" and self.devices < 1:
+            raise ConfigError(f"devices must be auto or at least 1, not {self.devices}.")
 
     def _check_tagger(self, tagger: HtsatConfig) -> None:
         if self.tagging is None or self.model.prompts:

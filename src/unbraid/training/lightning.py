@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import DataLoader
 
 from unbraid.data.dynamic import MixtureBatch, MixtureStream, render_batch
@@ -25,6 +27,9 @@ from unbraid.training.config import OptimiserConfig, TrainConfig
 from unbraid.training.methods.by_example import by_example_loss, estimates_by_example
 from unbraid.training.methods.supervised import supervised_loss
 from unbraid.training.methods.tagging import StripeConfig, tagging_accuracy, tagging_loss
+
+#: Seeds of the devices lie so far apart that none meets another one's steps.
+_BETWEEN_RANKS = 2**40
 
 
 class _Module(pl.LightningModule):
@@ -55,10 +60,33 @@ class _Module(pl.LightningModule):
         self._seed = seed
         self._scenes = scenes
         self._measure = measure
+        # A bank of no prompts, or of no length, takes no part: nobody is to wait for its gradient.
+        for parameter in model.parameters():
+            if not parameter.numel():
+                parameter.requires_grad_(False)
 
     def on_train_batch_start(self, batch: MixtureBatch, batch_idx: int) -> None:
-        """Draw the same numbers in a step, whether the run was stopped before it or not."""
-        torch.manual_seed(self._seed * 1_000_000_007 + self.global_step)
+        """Draw the same numbers in a step, whether the run was stopped before it or not.
+
+        Other numbers on each device, whose mixtures are others, too.
+        """
+        seed = self._seed * 1_000_000_007 + self.global_step
+        torch.manual_seed(seed + self.global_rank * _BETWEEN_RANKS)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Scale gradients down to a norm, also where each GPU holds a piece of them."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FSDPStrategy):
+            assert isinstance(strategy.model, FullyShardedDataParallel)
+            assert gradient_clip_val is not None
+            strategy.model.clip_grad_norm_(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def log_measure(self, value: Tensor, batch: MixtureBatch, scene: int) -> None:
         """Log the measure of a batch under its scene."""
@@ -68,6 +96,7 @@ class _Module(pl.LightningModule):
             batch_size=len(batch.mixture),
             on_epoch=True,
             add_dataloader_idx=False,
+            sync_dist=True,
         )
 
     def on_validation_epoch_end(self) -> None:
@@ -76,7 +105,7 @@ class _Module(pl.LightningModule):
             self.trainer.callback_metrics[f"valid/{self._measure}/{scene}"]
             for scene in self._scenes
         ]
-        self.log(f"valid/{self._measure}/mean", torch.stack(values).mean())
+        self.log(f"valid/{self._measure}/mean", torch.stack(values).mean(), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW in two groups, and the learning rate as a function of the step."""
@@ -121,14 +150,16 @@ class SeparationModule(_Module):
         """The loss of one batch."""
         if self.model.tagger is not None:
             loss = by_example_loss(self.model, batch)
-            self.log("train/loss", loss, batch_size=len(batch.mixture))
+            self.log("train/loss", loss, batch_size=len(batch.mixture), sync_dist=True)
         else:
             loss = supervised_loss(self.model, batch, self._loss)
-            self.log("train/loss_db", loss, batch_size=len(batch.mixture))
+            self.log("train/loss_db", loss, batch_size=len(batch.mixture), sync_dist=True)
         return loss
 
-    def validation_step(self, batch: MixtureBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """SI-SDR improvement of one mixture, logged under its scene."""
+    def validation_step(
+        self, batch: MixtureBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
+        """SI-SDR improvement of one mixture, logged under its scene; gives the estimates."""
         if self.model.tagger is not None:
             estimates = estimates_by_example(self.model, batch)
         else:
@@ -138,6 +169,7 @@ class SeparationModule(_Module):
             estimates = self.model(batch.mixture, asked)
         gain = (best_si_sdr_db(estimates, batch) - mixture_si_sdr_db(batch)).mean()
         self.log_measure(gain, batch, dataloader_idx)
+        return {"estimates": estimates}
 
 
 class TaggingModule(_Module):
@@ -156,7 +188,7 @@ class TaggingModule(_Module):
     def training_step(self, batch: MixtureBatch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         loss = tagging_loss(self.model, batch, self._stripes)
-        self.log("train/loss", loss, batch_size=len(batch.mixture))
+        self.log("train/loss", loss, batch_size=len(batch.mixture), sync_dist=True)
         return loss
 
     def validation_step(self, batch: MixtureBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -174,48 +206,12 @@ def learning_rate_factor(step: int, settings: OptimiserConfig, max_steps: int) -
     return 1.0
 
 
-class SaveLast(Checkpoint):
-    """Keeps one checkpoint: the run as it stood last, whole or not replaced.
-
-    Saved every so many steps, after the last step, and when an error or Ctrl-C ends the run.
-
-    Args:
-        path: The checkpoint file.
-        every_steps: How often.
-    """
-
-    def __init__(self, path: Path, every_steps: int) -> None:
-        self._path = path
-        self._every_steps = every_steps
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        """Save when it is time to."""
-        step = trainer.global_step
-        if step % self._every_steps == 0 or step == trainer.max_steps:
-            self._save(trainer)
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Save before the run ends."""
-        if trainer.global_step > 0:
-            self._save(trainer)
-
-    def _save(self, trainer: pl.Trainer) -> None:
-        part = self._path.with_suffix(".part")
-        trainer.save_checkpoint(part)
-        part.replace(self._path)
-
-
 class MixtureData(pl.LightningDataModule):
-    """Endless training mixtures and fixed validation mixtures."""
+    """Endless training mixtures and fixed validation mixtures.
+
+    Attributes:
+        seed: Of the training mixtures.
+    """
 
     def __init__(
         self,
@@ -227,10 +223,9 @@ class MixtureData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self._config = config
-        self._planner = planner
-        self._read_clip = read_clip
         self._validation_plans = validation_plans
         self._read_validation_clip = read_validation_clip
+        self.seed = config.seed
         # The classes of a tagger are the pools.
         prompts = config.model.prompts or tuple(config.data.pools)
         # A model that does not say what its sources are takes them all for the same.
@@ -239,24 +234,41 @@ class MixtureData(pl.LightningDataModule):
             for name in (*prompts, *config.data.pools, *config.recipe.composed)
             if name in prompts or ANY_SOURCE in prompts
         }
-
-    def train_dataloader(self) -> DataLoader[MixtureBatch]:
-        """The stream from the step at which the run stands: 0, or where it was resumed."""
-        assert self.trainer is not None
-        config = self._config
-        stream = MixtureStream(
-            self._planner,
-            self._read_clip,
+        self._stream = partial(
+            MixtureStream,
+            planner,
+            read_clip,
             config.model.sample_rate,
             self._rows,
             config.batch_size,
             config.seed,
-            first_batch=self.trainer.global_step,
         )
-        return DataLoader(stream, batch_size=None, num_workers=config.num_workers)
+
+    def plans(self, number: int, rank: int = 0, world_size: int = 1) -> tuple[MixPlan, ...]:
+        """What batch ``number`` is rendered from; of several devices, the share of one."""
+        return self._stream(rank=rank, world_size=world_size).plans(number)
+
+    def batch(self, number: int, rank: int = 0, world_size: int = 1) -> MixtureBatch:
+        """Batch ``number``; of several devices, the share of one."""
+        return self._stream(rank=rank, world_size=world_size).batch(number)
+
+    def train_dataloader(self) -> DataLoader[MixtureBatch]:
+        """The stream from the step at which the run stands: 0, or where it was resumed."""
+        trainer = self.trainer
+        assert trainer is not None
+        return DataLoader(
+            self._stream(
+                first_batch=trainer.global_step,
+                rank=trainer.global_rank,
+                world_size=trainer.world_size,
+            ),
+            batch_size=None,
+            num_workers=self._config.num_workers,
+            worker_init_fn=_leave_ctrl_c_to_the_trainer,
+        )
 
     def val_dataloader(self) -> list[DataLoader[MixtureBatch]]:
-        """One loader per scene, rendered once and kept."""
+        """One loader per scene, rendered once and kept; every device measures all of them."""
         rate = self._config.model.sample_rate
         return [
             DataLoader(
@@ -273,6 +285,16 @@ class MixtureData(pl.LightningDataModule):
         self, batch: MixtureBatch, device: torch.device, dataloader_idx: int
     ) -> MixtureBatch:
         """Move a batch."""
-        return MixtureBatch(
-            batch.mixture.to(device), batch.references.to(device), batch.prompt_indices.to(device)
-        )
+        return batch_to(batch, device)
+
+
+def batch_to(batch: MixtureBatch, device: torch.device) -> MixtureBatch:
+    """A batch on another device."""
+    return MixtureBatch(
+        batch.mixture.to(device), batch.references.to(device), batch.prompt_indices.to(device)
+    )
+
+
+def _leave_ctrl_c_to_the_trainer(worker: int) -> None:
+    # Ctrl-C reaches all processes of a terminal. The step it falls into still needs its mixtures.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +25,14 @@ from unbraid.data.effects import check_extras
 from unbraid.data.fixed import fixed_plans
 from unbraid.data.manifest import read_manifest
 from unbraid.data.store import ClipStore
-from unbraid.errors import CheckpointError, ConfigError, MissingExtra
+from unbraid.errors import Cancelled, CheckpointError, ConfigError, MissingExtra, TrainingError
 from unbraid.folders import user_cache_dir
 from unbraid.heap import keep_heap
 from unbraid.mixing.augmentation import Augmentation
 from unbraid.mixing.recipe import Clip, Planner, Scene
 from unbraid.models.taggers.htsat import Htsat
-from unbraid.models.waveform import build_model
-from unbraid.training.config import TaggingConfig, TrainConfig
+from unbraid.models.waveform import WaveformModel, build_model
+from unbraid.training.config import TrainConfig
 
 try:
     import lightning.pytorch as pl
@@ -39,14 +41,18 @@ try:
         EMAWeightAveraging,
         TQDMProgressBar,
     )
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-    from unbraid.training.lightning import (
-        MixtureData,
-        SaveLast,
-        SeparationModule,
-        TaggingModule,
+    from unbraid.training.devices import (
+        check_devices,
+        devices_per_node,
+        environment_plugins,
+        is_first_rank,
+        needs_common_norms,
+        strategy_of,
     )
+    from unbraid.training.lightning import MixtureData, SeparationModule, TaggingModule
+    from unbraid.training.logs import Exhibit, loggers_of
+    from unbraid.training.safeguards import Safeguard, SaveLast, WholeFile, named_failures
 except ModuleNotFoundError as error:
     raise MissingExtra(
         f"training needs the package {error.name}; install it with: pip install 'unbraid[train]'"
@@ -91,29 +97,54 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
     Raises:
         ConfigError: If the config is wrong, or the folder holds another run.
         DataError: If recordings are missing.
+        TrainingError: If the run cannot go on; the message says what to do.
+        Cancelled: If it was asked to stop; it is saved.
     """
     config = load_config(config_path, overrides)
     run_dir = out_dir or Path("runs") / config.name
     stages = (run_dir, run_dir / TAGGER_DIR)
     if not resume and any(last_checkpoint(stage).exists() for stage in stages):
         raise ConfigError(f"{run_dir}: holds a run already; choose another --out, or --resume it.")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    _write_config(config, run_dir / "config.yaml")
+    check_devices(config)
+    if is_first_rank():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _write_config(config, run_dir / "config.yaml")
     keep_heap()
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
 
     torch.manual_seed(config.seed)
     model = build_model(config.model)
-    pools = _open_pools(config, config_path.parent)
-    if model.tagger is not None:
-        assert config.tagging is not None, "the config was checked"
-        _train_tagger(model.tagger, config, config.tagging, pools, run_dir / TAGGER_DIR)
-    data, scenes = _mixtures(config, pools)
-    log.info("%d parameters", model.num_parameters)
-    _fit(SeparationModule(model, config, scenes), data, config, run_dir)
-    return export(run_dir)
+    pools = open_split_pools(config, config_path.parent)
+    with _saying_how_to_go_on(command_of(config_path, overrides, out_dir)):
+        if model.tagger is not None:
+            stage = tagger_stage(model.tagger, config, pools)
+            fit(stage, run_dir / TAGGER_DIR)
+            _take_tagger(model.tagger, run_dir / TAGGER_DIR)
+        fit(network_stage(model, config, pools), run_dir)
+    return export(run_dir) if is_first_rank() else run_dir / BUNDLE_DIR
 
+
+def command_of(config_path: Path, overrides: Sequence[str], out_dir: Path | None) -> str:
+    """The command that starts a run, or goes on with it."""
+    words = ["unbraid", "train", str(config_path)]
+    for override in overrides:
+        words += ["--set", override]
+    if out_dir is not None:
+        words += ["--out", str(out_dir)]
+    return shlex.join(words)
+
+
+@contextmanager
+def _saying_how_to_go_on(command: str) -> Iterator[None]:
+    try:
+        yield
+    except (Cancelled, TrainingError) as error:
+        raise type(error)(f"{error} To go on where the run was saved last: {command}") from error
+
+
+#: Of a run's folder, where the model lies that comes out.
+BUNDLE_DIR = "bundle"
 
 #: Of a run's folder, where the first stage keeps its log and its checkpoint.
 TAGGER_DIR = "tagger"
@@ -125,7 +156,7 @@ def last_checkpoint(run_dir: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class _Pools:
+class Pools:
     """The recordings of a split, and the rooms to hear them in."""
 
     clips: Mapping[str, tuple[Clip, ...]]
@@ -138,7 +169,7 @@ class _Pools:
         return (self.store if key in self.store else self.room_store).read(key, start, count)
 
 
-def _open_pools(config: TrainConfig, base: Path) -> tuple[_Pools, _Pools]:
+def open_split_pools(config: TrainConfig, base: Path) -> tuple[Pools, Pools]:
     """The recordings to train on, and those to validate on."""
     settings = config.data
     manifest = base / Path(settings.manifest).expanduser()
@@ -149,7 +180,7 @@ def _open_pools(config: TrainConfig, base: Path) -> tuple[_Pools, _Pools]:
     # Those that no source is ever put into need not be decoded.
     rooms = settings.rooms if config.recipe.augmentation.room_probability > 0 else ()
     train, validation = (
-        _Pools(
+        Pools(
             *open_pools(manifest, recordings, settings.pools, split, rate, cache),
             *open_rooms(manifest, recordings, rooms, split, rate, cache),
         )
@@ -159,7 +190,7 @@ def _open_pools(config: TrainConfig, base: Path) -> tuple[_Pools, _Pools]:
 
 
 def _mixtures(
-    config: TrainConfig, pools: tuple[_Pools, _Pools]
+    config: TrainConfig, pools: tuple[Pools, Pools]
 ) -> tuple[MixtureData, tuple[str, ...]]:
     """The mixtures of a run, and the names of the scenes that it validates on."""
     train, validation = pools
@@ -180,14 +211,27 @@ def _mixtures(
     return module, tuple(plans)
 
 
-def _train_tagger(
-    tagger: Htsat,
-    config: TrainConfig,
-    settings: TaggingConfig,
-    pools: tuple[_Pools, _Pools],
-    run_dir: Path,
-) -> None:
-    """The first stage of a run; does nothing more if it is over already."""
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What learns, on what, and how; a run has one stage or two.
+
+    Attributes:
+        module: What learns.
+        data: Its mixtures.
+        config: How.
+        observers: Who looks on.
+    """
+
+    module: pl.LightningModule
+    data: MixtureData
+    config: TrainConfig
+    observers: tuple[Callback, ...] = ()
+
+
+def tagger_stage(tagger: Htsat, config: TrainConfig, pools: tuple[Pools, Pools]) -> Stage:
+    """The first stage of a run whose model has a tagger."""
+    settings = config.tagging
+    assert settings is not None, "the config was checked"
     is_heard = {name for name, clips in pools[1].clips.items() if clips}
     stage = dataclasses.replace(
         config,
@@ -202,23 +246,40 @@ def _train_tagger(
     data, scenes = _mixtures(stage, pools)
     # Lightning trains in the mode in which it finds a module.
     tagger.train().requires_grad_(True)
-    module = TaggingModule(tagger, stage, settings.stripes, scenes)
     log.info("%d parameters of the tagger", sum(each.numel() for each in tagger.parameters()))
-    _fit(module, data, stage, run_dir)
+    return Stage(TaggingModule(tagger, stage, settings.stripes, scenes), data, stage)
+
+
+def _take_tagger(tagger: Htsat, run_dir: Path) -> None:
     tagger.load_state_dict(_learnt(run_dir)[0])
     tagger.requires_grad_(False).eval()
 
 
-def _fit(module: pl.LightningModule, data: MixtureData, config: TrainConfig, run_dir: Path) -> None:
+def network_stage(model: WaveformModel, config: TrainConfig, pools: tuple[Pools, Pools]) -> Stage:
+    """The stage in which a model learns to separate."""
+    data, scenes = _mixtures(config, pools)
+    log.info("%d parameters", model.num_parameters)
+    module = SeparationModule(model, config, scenes)
+    exhibit = Exhibit(scenes, config.model.sample_rate)
+    return Stage(module, data, config, (exhibit,))
+
+
+def fit(stage: Stage, run_dir: Path, observers: Sequence[Callback] = ()) -> None:
+    """Train a stage to its end; goes on where it was saved last.
+
+    Raises:
+        TrainingError: If it cannot go on.
+        Cancelled: If it was asked to stop.
+    """
     last = last_checkpoint(run_dir)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), named_failures():
         # Mixtures are made between steps by choice; Lightning advises more workers.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # The tagger of a model is to stay in evaluation mode.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-        make_trainer(config, run_dir).fit(
-            module,
-            datamodule=data,
+        make_trainer(stage.config, run_dir, (*stage.observers, *observers)).fit(
+            stage.module,
+            datamodule=stage.data,
             ckpt_path=str(last) if last.exists() else None,
             weights_only=False,  # the run's own checkpoint, with the state of its loops
         )
@@ -251,10 +312,18 @@ def make_trainer(
     if config.optimiser.average_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.optimiser.average_decay))
     callbacks.extend(observers)
+    # A run stops when all that belongs to a step is done; then it is saved.
+    callbacks.append(Safeguard(run_dir))
     return pl.Trainer(
         default_root_dir=run_dir,
         accelerator=config.accelerator,
-        devices=1,
+        devices=devices_per_node(config),
+        num_nodes=config.num_nodes,
+        strategy=strategy_of(config),
+        plugins=[WholeFile(), *environment_plugins()],
+        # Every device draws its own share of a batch, and validates on all mixtures.
+        use_distributed_sampler=False,
+        sync_batchnorm=needs_common_norms(config),
         precision=config.precision,
         max_steps=config.max_steps,
         max_epochs=-1,
@@ -264,11 +333,7 @@ def make_trainer(
         log_every_n_steps=50,
         num_sanity_val_steps=0,
         callbacks=callbacks,
-        logger=[
-            TensorBoardLogger(run_dir, name="", version="tensorboard"),
-            # A version per session: this logger would clear the log of the session before.
-            CSVLogger(run_dir, name="log"),
-        ],
+        logger=loggers_of(config, run_dir),
         enable_model_summary=False,
     )
 
@@ -305,7 +370,7 @@ def export(run_dir: Path) -> Path:
         description=config.description,
     )
     dtype = getattr(torch, config.weights_dtype)
-    return save_bundle(model, run_dir / "bundle", card, overwrite=True, dtype=dtype)
+    return save_bundle(model, run_dir / BUNDLE_DIR, card, overwrite=True, dtype=dtype)
 
 
 def _set(data: dict[str, Any], keys: Sequence[str], value: object) -> None:
