@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unbraid.cli.console import reports_errors
+from unbraid.cli.console import one_line, reports_errors
+from unbraid.errors import ConfigError, TrainingError
+
+if TYPE_CHECKING:
+    from unbraid.training.dry_run import Figures, StageTrial
 
 
 @reports_errors
@@ -38,9 +44,60 @@ def train(
             show_default="runs/NAME, by the recipe's name",
         ),
     ] = None,
+    is_trial: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only try a few steps out: does it fit, learn, go on after a stop, how long does "
+            "it take?",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: print what was found as JSON.")
+    ] = False,
 ) -> None:
     """Train a model by a recipe."""
-    from unbraid.training import run
+    if is_trial:
+        _try_out(config, overrides or [], out, as_json)
+        return
+    if as_json:
+        raise ConfigError("--json is for --dry-run; a run keeps its figures in its log.")
+    from unbraid.training import devices, run
 
     bundle = run.train(config, overrides or [], out, resume)
-    print(f"written to {bundle}")
+    if devices.is_first_rank():
+        print(f"written to {bundle}")
+
+
+def _try_out(config: Path, overrides: list[str], out: Path | None, as_json: bool) -> None:
+    from unbraid.training.dry_run import dry_run
+
+    trials = dry_run(config, overrides, out)
+    if as_json:
+        report = {
+            "passed": all(trial.passed for trial in trials),
+            "stages": [{"passed": trial.passed, **dataclasses.asdict(trial)} for trial in trials],
+        }
+        print(json.dumps(report, indent=2))
+    else:
+        for trial in trials:
+            _print_trial(trial)
+    if not all(trial.passed for trial in trials):
+        raise typer.Exit(TrainingError.exit_code)
+
+
+def _print_trial(trial: StageTrial) -> None:
+    print(f"{trial.stage}:")
+    for check in trial.checks:
+        print(f"  {'✓' if check.passed else '✗'} {check.name:12}{one_line(check.detail)}")
+    if trial.figures is not None:
+        print(f"  {_in_words(trial.figures)}")
+
+
+def _in_words(figures: Figures) -> str:
+    return (
+        f"{figures.num_parameters:,} numbers learn on {figures.device}; a step on "
+        f"{figures.batch_size} mixtures takes {figures.step_s:.3g} s, mixing them "
+        f"{figures.mixing_s:.3g} s, a validation {figures.validation_s:.3g} s; about "
+        f"{figures.expected_s / 3600:.3g} hours in all"
+    )

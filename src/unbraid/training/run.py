@@ -101,7 +101,7 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
         Cancelled: If it was asked to stop; it is saved.
     """
     config = load_config(config_path, overrides)
-    run_dir = out_dir or Path("runs") / config.name
+    run_dir = run_dir_of(config, out_dir)
     stages = (run_dir, run_dir / TAGGER_DIR)
     if not resume and any(last_checkpoint(stage).exists() for stage in stages):
         raise ConfigError(f"{run_dir}: holds a run already; choose another --out, or --resume it.")
@@ -113,8 +113,7 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
 
-    torch.manual_seed(config.seed)
-    model = build_model(config.model)
+    model = new_model(config)
     pools = open_split_pools(config, config_path.parent)
     with _saying_how_to_go_on(command_of(config_path, overrides, out_dir)):
         if model.tagger is not None:
@@ -123,6 +122,17 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
             _take_tagger(model.tagger, run_dir / TAGGER_DIR)
         fit(network_stage(model, config, pools), run_dir)
     return export(run_dir) if is_first_rank() else run_dir / BUNDLE_DIR
+
+
+def run_dir_of(config: TrainConfig, out_dir: Path | None) -> Path:
+    """Where a run keeps its files."""
+    return out_dir or Path("runs") / config.name
+
+
+def new_model(config: TrainConfig) -> WaveformModel:
+    """The model that a run begins with; seeds the random numbers of the process."""
+    torch.manual_seed(config.seed)
+    return build_model(config.model)
 
 
 def command_of(config_path: Path, overrides: Sequence[str], out_dir: Path | None) -> str:
@@ -223,7 +233,7 @@ class Stage:
     """
 
     module: pl.LightningModule
-    data: MixtureData
+    data: pl.LightningDataModule
     config: TrainConfig
     observers: tuple[Callback, ...] = ()
 
@@ -251,7 +261,7 @@ def tagger_stage(tagger: Htsat, config: TrainConfig, pools: tuple[Pools, Pools])
 
 
 def _take_tagger(tagger: Htsat, run_dir: Path) -> None:
-    tagger.load_state_dict(_learnt(run_dir)[0])
+    tagger.load_state_dict(learnt(run_dir)[0])
     tagger.requires_grad_(False).eval()
 
 
@@ -264,20 +274,25 @@ def network_stage(model: WaveformModel, config: TrainConfig, pools: tuple[Pools,
     return Stage(module, data, config, (exhibit,))
 
 
-def fit(stage: Stage, run_dir: Path, observers: Sequence[Callback] = ()) -> None:
+def fit(
+    stage: Stage, run_dir: Path, observers: Sequence[Callback] = (), *, is_shown: bool = True
+) -> None:
     """Train a stage to its end; goes on where it was saved last.
+
+    Args:
+        stage: What to train.
+        run_dir: Where it is kept.
+        observers: Who looks on beside those of the stage.
+        is_shown: Whether a bar shows how far it is.
 
     Raises:
         TrainingError: If it cannot go on.
         Cancelled: If it was asked to stop.
     """
     last = last_checkpoint(run_dir)
-    with warnings.catch_warnings(), named_failures():
-        # Mixtures are made between steps by choice; Lightning advises more workers.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        # The tagger of a model is to stay in evaluation mode.
-        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-        make_trainer(stage.config, run_dir, (*stage.observers, *observers)).fit(
+    trainer = make_trainer(stage.config, run_dir, (*stage.observers, *observers), is_shown=is_shown)
+    with without_advice(), named_failures():
+        trainer.fit(
             stage.module,
             datamodule=stage.data,
             ckpt_path=str(last) if last.exists() else None,
@@ -285,7 +300,20 @@ def fit(stage: Stage, run_dir: Path, observers: Sequence[Callback] = ()) -> None
         )
 
 
-def _learnt(run_dir: Path) -> tuple[dict[str, torch.Tensor], int]:
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Silence what Lightning advises against and we do by choice."""
+    with warnings.catch_warnings():
+        # Mixtures are made between steps.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # What is learned by heart in a dry run is not validated.
+        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
+        # The tagger of a model is to stay in evaluation mode.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+        yield
+
+
+def learnt(run_dir: Path) -> tuple[dict[str, torch.Tensor], int]:
     """Weights of a run's last checkpoint, and its step."""
     # Our own file.
     checkpoint = torch.load(last_checkpoint(run_dir), map_location="cpu", weights_only=False)
@@ -296,7 +324,11 @@ def _learnt(run_dir: Path) -> tuple[dict[str, torch.Tensor], int]:
 
 
 def make_trainer(
-    config: TrainConfig, run_dir: Path, observers: Sequence[Callback] = ()
+    config: TrainConfig,
+    run_dir: Path,
+    observers: Sequence[Callback] = (),
+    *,
+    is_shown: bool = True,
 ) -> pl.Trainer:
     """The loop of a run: precision, clipping, averaging, logs and checkpoints.
 
@@ -304,11 +336,13 @@ def make_trainer(
         config: The run.
         run_dir: Its folder.
         observers: Called after all else that belongs to a step, the checkpoint excepted.
+        is_shown: Whether a bar shows how far it is.
     """
     callbacks: list[Callback] = [
         SaveLast(last_checkpoint(run_dir), config.checkpoint_every_steps),
-        TQDMProgressBar(refresh_rate=20),
     ]
+    if is_shown:
+        callbacks.append(TQDMProgressBar(refresh_rate=20))
     if config.optimiser.average_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.optimiser.average_decay))
     callbacks.extend(observers)
@@ -335,6 +369,7 @@ def make_trainer(
         callbacks=callbacks,
         logger=loggers_of(config, run_dir),
         enable_model_summary=False,
+        enable_progress_bar=is_shown,
     )
 
 
@@ -354,7 +389,7 @@ def export(run_dir: Path) -> Path:
     last = last_checkpoint(run_dir)
     if not last.is_file():
         raise ConfigError(f"{run_dir}: holds no checkpoint yet; let the run reach its first one.")
-    state, step = _learnt(run_dir)
+    state, step = learnt(run_dir)
     model = build_model(config.model)
     try:
         model.load_state_dict(state)
