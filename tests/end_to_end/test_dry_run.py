@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from command_line import Outcome, files_below, unbraid
 from synthetic_pool import make_pool
-from training_recipe import write_recipe
+from training_recipe import write_by_example, write_recipe
 from unbraid.models.waveform import WaveformModel, build_model
 from unbraid.training import dry_run, lightning, run
 
@@ -128,6 +128,17 @@ def test_a_loss_that_is_no_number_is_found(recipe: Path, monkeypatch: pytest.Mon
     outcome = try_out(recipe, "--json")
     assert outcome.code == 9
     assert "the loss of step 1 is nan" in failed(outcome)["loss"]
+
+
+def test_both_stages_of_a_model_by_example_are_tried_out(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dry_run, "_NUM_STEPS", 8)
+    outcome = try_out(write_by_example(tmp_path, pool), "--json")
+    stages = outcome.json["stages"]
+    assert [stage["stage"] for stage in stages] == ["tagger", "network"]
+    assert [stage["figures"]["batch_size"] for stage in stages] == [3, 2]
+    assert outcome.code == 0, outcome.stdout
 
 
 def test_json_belongs_to_a_dry_run(recipe: Path) -> None:

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from synthetic_pool import make_pool
-from training_recipe import write_recipe
+from training_recipe import BY_EXAMPLE, TAGGER, write_by_example, write_recipe
 from unbraid.apps.queries import with_queries
 from unbraid.apps.separator import Separator
 from unbraid.checkpoints import load_bundle
@@ -104,60 +104,6 @@ def test_a_run_with_rooms_codecs_and_clipping_goes_on_to_the_last_bit(
     heard = [*with_rooms, "validation.is_augmented=true"]
     with pytest.raises(DataError, match="no room impulse response"):
         run.train(recipe, heard, tmp_path / "heard", resume=False)
-
-
-CLASSES = {
-    "voice": ["speech/*"],
-    "door": ["sfx/door"],
-    "rain": ["sfx/rain"],
-    "drum": ["music_stems/drums"],
-}
-TAGGER = {
-    "mel": {
-        "sample_rate": 16000,
-        "stft": {"n_fft": 256, "hop_length": 80, "window": "hann", "padding": "reflect"},
-        "num_mels": 8,
-        "low_hz": 50,
-        "high_hz": 7000,
-    },
-    "num_classes": 4,
-    "image_size": 32,
-    "patch_size": 2,
-    "dim": 4,
-    "depths": [2, 1],
-    "num_heads": [2, 2],
-    "window": 4,
-}
-BY_EXAMPLE = {
-    "model": {
-        "architecture": "query_unet",
-        "sample_rate": 16000,
-        "stft": {"n_fft": 256, "hop_length": 128},
-        "prompts": [],
-        "network": {"channels": [4, 6, 8], "query_dim": 8},
-        "tagger": TAGGER,
-    },
-    "recipe": {"crop_s": 0.5, "first": {}, "following": {}, "num_sources": {2: 1}, "composed": {}},
-    "tagging": {
-        "batch_size": 3,
-        "max_steps": 4,
-        "optimiser": {"warmup_steps": 1, "average_decay": 0.5},
-    },
-    "validation": {
-        "every_steps": 2,
-        "mixtures_per_scene": 1,
-        "scenes": [{"prompts": ["voice", "rain"]}],
-    },
-}
-
-
-def write_by_example(folder: Path, manifest: Path, **changes: Any) -> Path:
-    data = {
-        "manifest": str(manifest),
-        "pools": CLASSES,
-        "cache_dir": str(manifest.parent / "cache"),
-    }
-    return write_recipe(folder, manifest, data=data, **{**BY_EXAMPLE, **changes})
 
 
 def test_a_model_by_example_is_trained_in_two_stages(pool: Path, tmp_path: Path) -> None:
