@@ -22,6 +22,7 @@ import errno
 import io
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,7 +72,11 @@ class Safeguard(Callback):
         if self._asked is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = number
-        print("ending this step, then saving; Ctrl-C once more leaves at once.", flush=True)
+        print(
+            "ending this step, then saving; Ctrl-C once more leaves at once.",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def on_train_batch_start(
         self,
