@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.utils.data import DataLoader
 
 from synthetic_pool import POOLS, make_pool
 from unbraid.data.catalogue import open_pools, select
-from unbraid.data.dynamic import MixtureStream, render_batch
+from unbraid.data.dynamic import MixtureBatch, MixtureStream, render_batch
 from unbraid.data.fixed import fixed_plans
 from unbraid.data.manifest import Recording, read_manifest
 from unbraid.data.store import ClipStore
-from unbraid.errors import DataError
-from unbraid.mixing.recipe import MixRecipe, Planner, Scene
+from unbraid.errors import ConfigError, DataError
+from unbraid.mixing.recipe import Clip, MixRecipe, Planner, Scene
 from unbraid.models.waveform import WaveformModel
 
 
@@ -130,6 +131,48 @@ def test_batches_come_in_order_and_can_start_anywhere(manifest: Path, tmp_path: 
     start, later = stream(0), stream(2)
     assert torch.equal(start[2], later[0])
     assert not torch.equal(start[0], start[1])
+
+
+# A machine of few cores advises against workers.
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(
+    ("num_ranks", "num_workers", "first"), [(1, 2, 0), (2, 0, 0), (4, 0, 2), (2, 3, 2)]
+)
+def test_a_step_hears_the_same_for_any_number_of_ranks_and_workers(
+    manifest: Path, tmp_path: Path, num_ranks: int, num_workers: int, first: int
+) -> None:
+    clips, store = open_pools(
+        manifest, read_manifest(manifest), POOLS, "train", 8000, tmp_path / "cache"
+    )
+    rows = {name: number for number, name in enumerate(POOLS)}
+    planner = Planner(MixRecipe(crop_s=0.2, unasked_probability=0.5), clips)
+    alone = MixtureStream(planner, store.read, 8000, rows, batch_size=4, seed=5)
+
+    def share(rank: int) -> list[MixtureBatch]:
+        stream = MixtureStream(planner, store.read, 8000, rows, 4, 5, first, rank, num_ranks)
+        batches = iter(DataLoader(stream, batch_size=None, num_workers=num_workers))
+        return [next(batches) for _ in range(3)]
+
+    shares = [share(rank) for rank in range(num_ranks)]
+    for step in range(3):
+        whole = alone.batch(first + step)
+        for rank, batches in enumerate(shares):
+            part = batches[step]
+            assert torch.equal(part.mixture, whole.mixture[rank::num_ranks])
+            assert torch.equal(part.references, whole.references[rank::num_ranks])
+            assert torch.equal(part.prompt_indices, whole.prompt_indices[rank::num_ranks])
+
+
+@pytest.mark.parametrize(
+    ("rank", "num_ranks", "message"),
+    [(0, 3, "make batch_size.*a multiple of 3"), (2, 2, "count from 0"), (-1, 2, "count from 0")],
+)
+def test_ranks_that_cannot_share_are_refused(rank: int, num_ranks: int, message: str) -> None:
+    planner = Planner(
+        MixRecipe(first={}, following={}, num_sources={1: 1.0}), {"x": [Clip("", 1, 1)]}
+    )
+    with pytest.raises(ConfigError, match=message):
+        MixtureStream(planner, lambda *_: torch.zeros(1), 8, {}, 4, 0, 0, rank, num_ranks)
 
 
 def test_fixed_mixtures_stay_the_same_and_all_their_sources_sound(

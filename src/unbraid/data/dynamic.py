@@ -1,4 +1,4 @@
-"""An endless stream of mixtures, the same for any number of workers and after any stop."""
+"""An endless stream of mixtures, the same for any number of workers and ranks, after any stop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from unbraid.errors import ConfigError
 from unbraid.mixing.recipe import MixPlan, Planner
 from unbraid.mixing.render import ClipReader, render
 
@@ -36,14 +37,24 @@ class MixtureStream(IterableDataset[MixtureBatch]):
     renders every so-many-th batch, and the loader hands them out in order, so the stream
     is the same; started at ``first_batch`` it goes on as if it had never stopped.
 
+    With several ranks every rank plans all of batch ``n``, which costs little, and renders its
+    share: mixtures ``rank``, ``rank + num_ranks``, … So what all ranks together hear in a step
+    does not depend on how many they are.
+
     Args:
         planner: Draws the plans.
         read_clip: Reads the clips that the plans name.
         sample_rate: Of the clips and the mixtures.
         prompt_rows: Prompt → row of the model's prompt bank.
-        batch_size: Mixtures in a batch.
+        batch_size: Mixtures in a batch, over all ranks together.
         seed: Of the whole stream.
         first_batch: Number of batches to skip.
+        rank: Which of the ranks this is, from 0.
+        num_ranks: How many there are.
+
+    Raises:
+        ConfigError: If the ranks cannot share a batch evenly; a mean of their gradients would
+            then not be that of the batch.
     """
 
     def __init__(
@@ -55,7 +66,16 @@ class MixtureStream(IterableDataset[MixtureBatch]):
         batch_size: int,
         seed: int,
         first_batch: int = 0,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
+        if not 0 <= rank < num_ranks:
+            raise ConfigError(f"rank {rank} of {num_ranks}: ranks count from 0.")
+        if batch_size % num_ranks:
+            raise ConfigError(
+                f"{num_ranks} ranks cannot share {batch_size} mixtures evenly; make batch_size, "
+                f"which counts those of all ranks together, a multiple of {num_ranks}."
+            )
         self._planner = planner
         self._read_clip = read_clip
         self._sample_rate = sample_rate
@@ -63,6 +83,8 @@ class MixtureStream(IterableDataset[MixtureBatch]):
         self._batch_size = batch_size
         self._seed = seed
         self._first_batch = first_batch
+        self._rank = rank
+        self._num_ranks = num_ranks
 
     def __iter__(self) -> Iterator[MixtureBatch]:
         worker = get_worker_info()
@@ -73,8 +95,9 @@ class MixtureStream(IterableDataset[MixtureBatch]):
             number += step
 
     def batch(self, number: int) -> MixtureBatch:
-        """Batch ``number`` of the stream."""
+        """This rank's share of batch ``number`` of the stream."""
         plans = self._planner.draw_batch(self._batch_size, seed=f"{self._seed}/{number}")
+        plans = plans[self._rank :: self._num_ranks]
         return render_batch(plans, self._read_clip, self._sample_rate, self._prompt_rows)
 
 

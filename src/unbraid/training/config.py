@@ -116,7 +116,7 @@ class TrainConfig:
         tagging: How the model's tagger is trained; needed where it has one.
         optimiser: How.
         validation: What is measured on the way.
-        batch_size: Mixtures per step.
+        batch_size: Mixtures per step, over all devices together.
         max_steps: Steps in all.
         checkpoint_every_steps: How often the run is saved; a stopped run loses no more.
         seed: Of the initial weights and of all mixtures.

@@ -252,6 +252,8 @@ class MixtureData(pl.LightningDataModule):
             config.batch_size,
             config.seed,
             first_batch=self.trainer.global_step,
+            rank=self.trainer.global_rank,
+            num_ranks=self.trainer.world_size,
         )
         return DataLoader(stream, batch_size=None, num_workers=config.num_workers)
 
