@@ -186,7 +186,7 @@ class _Job:
         Returns:
             Whether it still is the part: its last owner may have made it a whole file.
         """
-        while not _lock(file):
+        while not try_lock(file):
             self.wait(_PATIENCE_WITH_OTHERS_S)
         try:
             return os.path.samestat(os.fstat(file.fileno()), self.part.stat())
@@ -447,7 +447,7 @@ if sys.platform == "win32":
     #: Far beyond any file: the lock must not keep others from reading the bytes themselves.
     _LOCK_AT = 2**62
 
-    def _lock(file: IO[bytes]) -> bool:
+    def try_lock(file: IO[bytes]) -> bool:
         """Take the file for this process; False while another one has it."""
         position = file.tell()
         file.seek(_LOCK_AT)
@@ -462,7 +462,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(file: IO[bytes]) -> bool:
+    def try_lock(file: IO[bytes]) -> bool:
         """Take the file for this process; False while another one has it."""
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

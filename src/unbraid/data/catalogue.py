@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from unbraid.data.manifest import PIECE_S, Recording
 from unbraid.data.store import ClipStore
+from unbraid.data.unreadable import MAX_UNREADABLE
 from unbraid.errors import DataError
 from unbraid.mixing.recipe import Clip
 
@@ -53,14 +54,20 @@ def open_pools(
     split: str,
     sample_rate: int,
     cache_dir: Path,
+    max_unreadable: float = MAX_UNREADABLE,
 ) -> tuple[dict[str, tuple[Clip, ...]], ClipStore]:
     """Decode the recordings of a split and list them as clips, prompt by prompt.
 
     Silent and unreadable recordings are left out.
+
+    Raises:
+        DataError: If more than a share of ``max_unreadable`` cannot be read.
     """
     selected = select(recordings, pools, split)
     needed = {row.key: row for rows in selected.values() for row in rows}
-    store = ClipStore(manifest.parent, list(needed.values()), sample_rate, cache_dir)
+    store = ClipStore(
+        manifest.parent, list(needed.values()), sample_rate, cache_dir, max_unreadable
+    )
     clips = {
         prompt: tuple(
             Clip(

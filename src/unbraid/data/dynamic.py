@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from unbraid.errors import ConfigError
+from unbraid.errors import ConfigError, DataError, UnreadableClip
 from unbraid.mixing.recipe import MixPlan, Planner
-from unbraid.mixing.render import ClipReader, render
+from unbraid.mixing.render import ClipReader, RenderedMix, render
+
+#: So often a mixture is drawn again because a recording in it cannot be read.
+_MAX_REDRAWS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,10 @@ class MixtureStream(IterableDataset[MixtureBatch]):
     With several ranks every rank plans all of batch ``n``, which costs little, and renders its
     share: mixtures ``rank``, ``rank + num_ranks``, … So what all ranks together hear in a step
     does not depend on how many they are.
+
+    A mixture with a recording that cannot be read is drawn again: the same prompts, from a seed
+    of the stream's seed, ``n``, the mixture's place in the batch and the number of the attempt.
+    So it depends on which recordings can be read, but not on who found out when.
 
     Args:
         planner: Draws the plans.
@@ -95,20 +103,51 @@ class MixtureStream(IterableDataset[MixtureBatch]):
             number += step
 
     def batch(self, number: int) -> MixtureBatch:
-        """This rank's share of batch ``number`` of the stream."""
-        plans = self._planner.draw_batch(self._batch_size, seed=f"{self._seed}/{number}")
-        plans = plans[self._rank :: self._num_ranks]
-        return render_batch(plans, self._read_clip, self._sample_rate, self._prompt_rows)
+        """This rank's share of batch ``number`` of the stream.
+
+        Raises:
+            DataError: If too many recordings cannot be read.
+        """
+        seed = f"{self._seed}/{number}"
+        plans = self._planner.draw_batch(self._batch_size, seed)
+        share = range(self._rank, self._batch_size, self._num_ranks)
+        mixes = [self._render(plans[place], f"{seed}/{place}") for place in share]
+        return _stack(mixes, self._prompt_rows)
+
+    def _render(self, plan: MixPlan, seed: str) -> RenderedMix:
+        for attempt in range(_MAX_REDRAWS):
+            try:
+                return render(plan, self._read_clip, self._sample_rate)
+            except UnreadableClip as error:
+                reason = error
+                plan = _draw_again(plan, self._planner, f"{seed}/{attempt}")
+        raise DataError(
+            f"a mixture was drawn {_MAX_REDRAWS} times, and never could all of its recordings be "
+            f"read; the last one: {reason}"
+        )
+
+
+def _draw_again(plan: MixPlan, planner: Planner, seed: str) -> MixPlan:
+    """Another mixture of the same prompts, of which the same are asked for."""
+    drawn = planner.draw_mixture([old.prompt for old in plan.sources], random.Random(seed))
+    sources = tuple(
+        replace(new, is_asked=old.is_asked)
+        for new, old in zip(drawn.sources, plan.sources, strict=True)
+    )
+    return replace(drawn, sources=sources)
 
 
 def render_batch(
-    plans: tuple[MixPlan, ...],
+    plans: Sequence[MixPlan],
     read_clip: ClipReader,
     sample_rate: int,
     prompt_rows: Mapping[str, int],
 ) -> MixtureBatch:
     """Render plans that ask for the same number of sources, and stack them."""
-    mixes = [render(plan, read_clip, sample_rate) for plan in plans]
+    return _stack([render(plan, read_clip, sample_rate) for plan in plans], prompt_rows)
+
+
+def _stack(mixes: Sequence[RenderedMix], prompt_rows: Mapping[str, int]) -> MixtureBatch:
     return MixtureBatch(
         mixture=torch.stack([mix.mixture for mix in mixes]),
         references=torch.stack([mix.references for mix in mixes]),

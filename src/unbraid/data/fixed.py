@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from unbraid.errors import DataError
+from unbraid.errors import DataError, UnreadableClip
 from unbraid.mixing.recipe import MixPlan, Planner, Scene
 from unbraid.mixing.render import ClipReader, render
 
@@ -26,7 +26,8 @@ def fixed_plans(
         Scene, its prompts joined by `` + `` → plans.
 
     Raises:
-        DataError: If a scene gives no mixture without a silent source.
+        DataError: If a scene gives no mixture without a silent source, or too many recordings
+            cannot be read.
     """
     plans = {}
     for scene in scenes:
@@ -36,7 +37,10 @@ def fixed_plans(
             for attempt in range(_MAX_TRIES):
                 rng = random.Random(f"{seed}/{name}/{number}/{attempt}")
                 plan = planner.draw_mixture(scene.prompts, rng)
-                references = render(plan, read_clip, sample_rate).references
+                try:
+                    references = render(plan, read_clip, sample_rate).references
+                except UnreadableClip:
+                    continue
                 if bool((references.abs().amax(dim=-1) > 0).all()):
                     chosen.append(plan)
                     break

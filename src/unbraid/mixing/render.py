@@ -15,7 +15,8 @@ from unbraid.dsp.levels import db_to_gain, rms
 from unbraid.mixing.recipe import TONE_HZ, MixPlan, PartPlan
 
 #: Reads samples of a clip: key, first sample (may be negative), number of samples → mono
-#: audio at the mixture's rate, zeros where the clip has none.
+#: audio at the mixture's rate, zeros where the clip has none. Raises ``UnreadableClip`` for one
+#: that cannot be read.
 ClipReader: TypeAlias = Callable[[str, int, int], Float[Tensor, "time"]]
 
 

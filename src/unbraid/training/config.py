@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unbraid.data.unreadable import MAX_UNREADABLE
 from unbraid.errors import ConfigError
 from unbraid.mixing.recipe import MixRecipe, Scene
 from unbraid.models.taggers.htsat import HtsatConfig
@@ -25,6 +26,8 @@ class DataConfig:
         train_split: Split to train on.
         validation_split: Split to validate on.
         cache_dir: Where decoded recordings are kept; None for the user's cache folder.
+        max_unreadable: How large a share of the recordings of a split may be unreadable; they
+            are left out and named. More of them end the run.
     """
 
     manifest: str
@@ -32,6 +35,13 @@ class DataConfig:
     train_split: str = "train"
     validation_split: str = "eval"
     cache_dir: str | None = None
+    max_unreadable: float = MAX_UNREADABLE
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.max_unreadable <= 1.0:
+            raise ConfigError(
+                f"data.max_unreadable is a share of the recordings, not {self.max_unreadable}."
+            )
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,11 @@ def _open_pools(config: TrainConfig, base: Path) -> tuple[_Pools, _Pools]:
     recordings = read_manifest(manifest)
     rate = config.model.sample_rate
     train, validation = (
-        _Pools(*open_pools(manifest, recordings, settings.pools, split, rate, cache))
+        _Pools(
+            *open_pools(
+                manifest, recordings, settings.pools, split, rate, cache, settings.max_unreadable
+            )
+        )
         for split in (settings.train_split, settings.validation_split)
     )
     return train, validation
