@@ -75,13 +75,13 @@ class ClipStore:
     ) -> None:
         self.sample_rate = sample_rate
         self.unreadable = UnreadableClips((row.key for row in recordings), max_unreadable)
-        facts = [[recording.key, _size(root / recording.path)] for recording in recordings]
+        facts = [[recording.key, size_bytes(root / recording.path)] for recording in recordings]
         key = hashlib.sha256(json.dumps([sample_rate, facts]).encode()).hexdigest()[:16]
         self._samples_path = cache_dir / f"clips-{key}.i16"
         index_path = cache_dir / f"clips-{key}.json"
         if not index_path.is_file():
             cache_dir.mkdir(parents=True, exist_ok=True)
-            with _alone(cache_dir / f"clips-{key}.lock"):
+            with alone(cache_dir / f"clips-{key}.lock"):
                 if not index_path.is_file():
                     self._decode_all(root, recordings, index_path)
         entries = json.loads(index_path.read_text(encoding="utf-8"))
@@ -180,7 +180,7 @@ def to_int16(mono: Float[Tensor, "time"]) -> tuple[Int16[Tensor, "time"], float]
     return scaled.round().to(torch.int16), peak
 
 
-def _size(path: Path) -> int | None:
+def size_bytes(path: Path) -> int | None:
     """How long a file is; None for one that is not there, which is unreadable."""
     try:
         return path.stat().st_size
@@ -189,7 +189,7 @@ def _size(path: Path) -> int | None:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
     """Wait until no other process is at it: the ranks of a machine start together."""
     with lock.open("ab") as file:
         while not try_lock(file):
