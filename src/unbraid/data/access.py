@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from unbraid.dsp.resample import input_span, resample, resampled_length
 Access: TypeAlias = Literal["cache", "direct", "shards"]
 
 
+@runtime_checkable
 class ClipSource(Protocol):
     """Recordings at one rate, by key. May be sent to the workers of a loader.
 

@@ -59,7 +59,7 @@ class UnreadableClips:
         count, total = int(self._marks.sum()), len(self._positions)
         if count > self._max_share * total:
             raise DataError(
-                f"{count} of {total} recordings cannot be read, which is more than "
-                f"data.max_unreadable allows ({100 * self._max_share:g} %): {in_brief(self.keys)}. "
-                f"Repair them or take them out of the manifest; the last one: {reason}"
+                f"{count} of {total} recordings cannot be read, which is more than max_unreadable "
+                f"allows ({100 * self._max_share:g} %): {in_brief(self.keys)}. Repair them or take "
+                f"them out of the manifest; the last one: {reason}"
             )

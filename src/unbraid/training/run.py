@@ -16,10 +16,9 @@ import yaml
 from unbraid.checkpoints.bundle import save_bundle
 from unbraid.checkpoints.card import Card
 from unbraid.config import dump, load_mapping, parse
-from unbraid.data.catalogue import open_pools
+from unbraid.data.access import ClipSource
+from unbraid.data.catalogue import open_splits
 from unbraid.data.fixed import fixed_plans
-from unbraid.data.manifest import read_manifest
-from unbraid.data.store import ClipStore
 from unbraid.errors import CheckpointError, ConfigError, MissingExtra
 from unbraid.folders import user_cache_dir
 from unbraid.heap import keep_heap
@@ -125,23 +124,24 @@ class _Pools:
     """The recordings of a split."""
 
     clips: Mapping[str, tuple[Clip, ...]]
-    store: ClipStore
+    store: ClipSource
 
 
 def _open_pools(config: TrainConfig, base: Path) -> tuple[_Pools, _Pools]:
     """The recordings to train on, and those to validate on."""
     settings = config.data
-    manifest = base / Path(settings.manifest).expanduser()
-    cache = Path(settings.cache_dir) if settings.cache_dir else user_cache_dir()
-    recordings = read_manifest(manifest)
-    rate = config.model.sample_rate
     train, validation = (
-        _Pools(
-            *open_pools(
-                manifest, recordings, settings.pools, split, rate, cache, settings.max_unreadable
-            )
+        _Pools(*opened)
+        for opened in open_splits(
+            settings.manifest,
+            base,
+            settings.pools,
+            (settings.train_split, settings.validation_split),
+            config.model.sample_rate,
+            Path(settings.cache_dir) if settings.cache_dir else user_cache_dir(),
+            settings.access,
+            settings.max_unreadable,
         )
-        for split in (settings.train_split, settings.validation_split)
     )
     return train, validation
 
