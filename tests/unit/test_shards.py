@@ -285,6 +285,9 @@ def test_a_web_server_is_asked_for_parts(
     assert last - first < 5 * 8192  # a crop's worth, not the recording or the shard
     assert torch.equal(source.read(key, 20_000, 4000), local.read(key, 20_000, 4000))
     assert len(server.ranges) == 1  # kept
+    sent = pickle.dumps(source._ranges)
+    assert len(sent) < 1000  # without the blocks
+    assert pickle.loads(sent).read("pack.json", 0, 1, 1) == b"{"
     for clip in local._clips:
         assert torch.equal(source.read(clip, 0, 9000), local.read(clip, 0, 9000))
 

@@ -150,12 +150,13 @@ def read_span(
         MissingExtra: As ``probe``.
     """
     path = Path(path)
-    found: np.ndarray | None = None
     with _opened(path, track) as reader:
         if not isinstance(reader, MediaReader):
             found = reader.span(first, count)
         elif points:
             found = reader.span(first, count, points)
+        else:
+            found = _cut(reader, first, count)
     if found is None:
         with _opened(path, track) as reader:
             found = _cut(reader, first, count)

@@ -140,6 +140,9 @@ class _Blocks:
         self._fetch = fetch
         self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_kept": OrderedDict()}
+
     def read(self, name: str, first: int, count: int, file_bytes: int) -> bytes:
         numbers = range(first // _BLOCK_BYTES, -(-(first + count) // _BLOCK_BYTES))
         found = {each: self._kept[name, each] for each in numbers if (name, each) in self._kept}
