@@ -69,16 +69,16 @@ def _handler_for(server: FileServer) -> type[BaseHTTPRequestHandler]:
                     self.send_header(key, value)
                 self.end_headers()
                 return
-            start = self.start_of(file, wanted)
+            start, end = self.part_of(file, wanted)
             if start is not None and start >= len(file.content):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(file.content)}")
                 self.end_headers()
                 return
-            body = file.content[start or 0 :]
+            body = file.content[start or 0 : end]
             self.send_response(200 if start is None else 206)
             if start is not None:
-                last, total = len(file.content) - 1, len(file.content)
+                last, total = start + len(body) - 1, len(file.content)
                 self.send_header("Content-Range", f"bytes {start}-{last}/{total}")
             if file.says_length:
                 self.send_header("Content-Length", str(len(body)))
@@ -87,13 +87,13 @@ def _handler_for(server: FileServer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(body[: file.breaks.pop(0) if file.breaks else None])
 
-        def start_of(self, file: ServedFile, wanted: str) -> int | None:
-            match = re.fullmatch(r"bytes=(\d+)-", wanted)
+        def part_of(self, file: ServedFile, wanted: str) -> tuple[int | None, int | None]:
+            match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)
             condition = self.headers.get("If-Range")
             is_other = file.heeds_if_range and condition not in (None, *file.headers.values())
             if match is None or not file.knows_ranges or is_other:
-                return None
-            return int(match[1])
+                return None, None
+            return int(match[1]), int(match[2]) + 1 if match[2] else None
 
     return Handler
 

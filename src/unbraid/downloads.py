@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import http
 import http.client
 import json
 import os
@@ -20,7 +21,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from email.message import Message
 from pathlib import Path
@@ -186,7 +187,7 @@ class _Job:
         Returns:
             Whether it still is the part: its last owner may have made it a whole file.
         """
-        while not _lock(file):
+        while not try_lock(file):
             self.wait(_PATIENCE_WITH_OTHERS_S)
         try:
             return os.path.samestat(os.fstat(file.fileno()), self.part.stat())
@@ -271,22 +272,15 @@ class _Job:
             self._take(response, file, offset, self.size_bytes if total is None else total)
 
     def _open(self, kept: _Version, offset: int) -> http.client.HTTPResponse:
-        headers = {"User-Agent": f"unbraid/{__version__}"}
+        headers = {}
         if offset:
             headers["Range"] = f"bytes={offset}-"
             if kept.condition:
                 headers["If-Range"] = kept.condition
-        request = urllib.request.Request(self.url, headers=headers)
         try:
-            response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
-            return response
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code == 416 and offset:
-                    raise self._range_refused(error.headers, offset) from error
-                raise self._refusal(error) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise self._network_failure(error) from error
+            return _request(self.url, headers)
+        except _NothingThereError as error:
+            raise self._range_refused(error.headers, offset) from error
 
     def _range_refused(self, headers: Message, offset: int) -> Exception:
         """What it means that a server has nothing from ``offset`` on."""
@@ -296,32 +290,6 @@ class _Job:
         # The next attempt finds no notes, and so begins anew.
         self.notes.unlink(missing_ok=True)
         return _BrokenOffError("the server has less of it than came before")
-
-    def _refusal(self, error: urllib.error.HTTPError) -> Exception:
-        """What an HTTP status that is no success means."""
-        if error.code in _PASSING_STATUSES:
-            retry_after = error.headers.get("Retry-After", "")
-            wait_s = float(retry_after) if retry_after.isdigit() else 0.0
-            return _BrokenOffError(f"HTTP {error.code} {error.reason}", wait_s)
-        if error.code in (404, 410):
-            why = "there is no such file; it may have moved, look at its publisher's page"
-        elif error.code in (401, 403):
-            why = "the server refuses it; it may ask for an account or an agreement first"
-        else:
-            why = "the server gives no file; look at its publisher's page"
-        return DownloadError(f"{self.url}: {why} (HTTP {error.code} {error.reason}).")
-
-    def _network_failure(self, error: Exception) -> Exception:
-        """What an exception of the network means."""
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            return DownloadError(
-                f"{self.url}: the server cannot prove who it is ({reason.verify_message}); "
-                "nothing was fetched. Look to the certificates and the clock of this machine."
-            )
-        if isinstance(reason, http.client.InvalidURL):
-            return DownloadError(f"{self.url!r}: not an address to fetch from ({reason}).")
-        return _BrokenOffError(str(reason) or type(reason).__name__)
 
     def _check_promise(self, total: int | None, offset: int) -> None:
         """See before anything comes that it is of the right size and finds room."""
@@ -356,7 +324,7 @@ class _Job:
                 try:
                     block = response.read1(_BLOCK_BYTES)
                 except (OSError, http.client.HTTPException) as error:
-                    raise self._network_failure(error) from error
+                    raise _network_failure(self.url, error) from error
                 if not block:
                     break
                 file.write(block)
@@ -403,6 +371,125 @@ class _Job:
         self.notes.unlink(missing_ok=True)
 
 
+# ------------------------------------------------------------------ a part of a file
+
+
+def fetch_range(url: str, first: int, count: int) -> bytes:
+    """Fetch some bytes of a file; a connection that breaks is made again and goes on.
+
+    Args:
+        url: Where the file lies; ``http`` or ``https``.
+        first: The first byte that is wanted.
+        count: How many; at least one.
+
+    Raises:
+        DownloadError: If it is not there, cannot be reached, is shorter, or the server gives
+            files as a whole only.
+    """
+    came = bytearray()
+    num_failures = 0
+    while True:
+        most = len(came)
+        try:
+            _take_range(url, first, count, came)
+            return bytes(came)
+        except _BrokenOffError as error:
+            num_failures = 1 if len(came) > most else num_failures + 1
+            if num_failures > len(_WAITS_S):
+                raise DownloadError(
+                    f"{url}: bytes {first} to {first + count} cannot be fetched ({error}); look to "
+                    "the connection and try again."
+                ) from error
+            time.sleep(min(max(_WAITS_S[num_failures - 1], error.wait_s), _LONGEST_WAIT_S))
+
+
+def _take_range(url: str, first: int, count: int, came: bytearray) -> None:
+    """Add to ``came`` what is missing of a range.
+
+    Raises:
+        _BrokenOffError: If not all of it comes; what comes is kept.
+    """
+    start, last = first + len(came), first + count - 1
+    try:
+        response = _request(url, {"Range": f"bytes={start}-{last}"})
+    except _NothingThereError as error:
+        raise DownloadError(f"{url}: is too short to have the bytes {start} to {last}.") from error
+    with response:
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            raise DownloadError(
+                f"{url}: the server gives files as a whole only (no range requests); copy them to "
+                "a disk, or have them served by a server that gives parts."
+            )
+        if _extent(response)[0] != start:
+            raise _BrokenOffError("the server sent another part than was asked for")
+        while len(came) < count:
+            try:
+                block = response.read1(min(_BLOCK_BYTES, count - len(came)))
+            except (OSError, http.client.HTTPException) as error:
+                raise _network_failure(url, error) from error
+            if not block:
+                raise _BrokenOffError(f"the connection broke after {len(came)} of {count} bytes")
+            came += block
+
+
+class _NothingThereError(Exception):
+    """The server has nothing in the range that it was asked for."""
+
+    def __init__(self, headers: Message) -> None:
+        super().__init__("nothing in that range")
+        self.headers = headers
+
+
+def _request(url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    """Ask a server for a file.
+
+    Raises:
+        _NothingThereError: If only a range was wanted, and the file has nothing there.
+        _BrokenOffError: If it fails in a way that may pass.
+        DownloadError: If it fails in another way.
+    """
+    named = {"User-Agent": f"unbraid/{__version__}", **headers}
+    request = urllib.request.Request(url, headers=named)
+    try:
+        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+        return response
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and "Range" in headers:
+                raise _NothingThereError(error.headers) from error
+            raise _refusal(url, error) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _network_failure(url, error) from error
+
+
+def _refusal(url: str, error: urllib.error.HTTPError) -> Exception:
+    """What an HTTP status that is no success means."""
+    if error.code in _PASSING_STATUSES:
+        retry_after = error.headers.get("Retry-After", "")
+        wait_s = float(retry_after) if retry_after.isdigit() else 0.0
+        return _BrokenOffError(f"HTTP {error.code} {error.reason}", wait_s)
+    if error.code in (404, 410):
+        why = "there is no such file; it may have moved, look at its publisher's page"
+    elif error.code in (401, 403):
+        why = "the server refuses it; it may ask for an account or an agreement first"
+    else:
+        why = "the server gives no file; look at its publisher's page"
+    return DownloadError(f"{url}: {why} (HTTP {error.code} {error.reason}).")
+
+
+def _network_failure(url: str, error: Exception) -> Exception:
+    """What an exception of the network means."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return DownloadError(
+            f"{url}: the server cannot prove who it is ({reason.verify_message}); "
+            "nothing was fetched. Look to the certificates and the clock of this machine."
+        )
+    if isinstance(reason, http.client.InvalidURL):
+        return DownloadError(f"{url!r}: not an address to fetch from ({reason}).")
+    return _BrokenOffError(str(reason) or type(reason).__name__)
+
+
 class _NothingMissingError(Exception):
     """The part is the whole file."""
 
@@ -447,7 +534,7 @@ if sys.platform == "win32":
     #: Far beyond any file: the lock must not keep others from reading the bytes themselves.
     _LOCK_AT = 2**62
 
-    def _lock(file: IO[bytes]) -> bool:
+    def try_lock(file: IO[bytes]) -> bool:
         """Take the file for this process; False while another one has it."""
         position = file.tell()
         file.seek(_LOCK_AT)
@@ -462,7 +549,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(file: IO[bytes]) -> bool:
+    def try_lock(file: IO[bytes]) -> bool:
         """Take the file for this process; False while another one has it."""
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@
     ├── AudioError              4   a file that cannot be read as audio, or written
     ├── CheckpointError         5   a model or prompt file that is missing, damaged or foreign
     ├── DataError               6   a manifest or corpus that is incomplete
+    │   └── UnreadableClip          one recording of a corpus; mixing draws another one
     ├── MissingExtra            7   an optional dependency that is not installed
     ├── DownloadError           8   a file that cannot be fetched, or is not what was promised
     ├── TrainingError           9   a training run that cannot go on as it is
@@ -56,6 +57,10 @@ class DataError(UnbraidError):
     """A manifest or corpus that is missing, incomplete or contradictory."""
 
     exit_code = 6
+
+
+class UnreadableClip(DataError):
+    """One recording of a corpus that cannot be read; whoever mixes may draw another one."""
 
 
 class MissingExtra(UnbraidError):

@@ -12,6 +12,7 @@ import torch
 
 from synthetic_pool import make_pool
 from training_recipe import BY_EXAMPLE, TAGGER, write_by_example, write_recipe
+from unbraid.apps.pack_corpus import PackSettings, pack_corpus
 from unbraid.apps.queries import with_queries
 from unbraid.apps.separator import Separator
 from unbraid.checkpoints import load_bundle
@@ -193,6 +194,18 @@ def test_workers_make_the_same_mixtures(
     assert len(set(alone)) == 3
 
 
+def test_shards_train_as_the_cache_does(
+    pool: Path, tmp_path: Path, every_loss: list[float]
+) -> None:
+    pack_corpus(pool, tmp_path / "packed", PackSettings(tiny_config().sample_rate))
+    validation = {"every_steps": 100}
+    cached = write_recipe(tmp_path, pool, validation=validation)
+    run.train(cached, ["max_steps=2"], tmp_path / "cached", resume=False)
+    packed = ["data.access=shards", f"data.manifest={tmp_path / 'packed'}"]
+    run.train(cached, ["max_steps=2", *packed], tmp_path / "from-shards", resume=False)
+    assert every_loss[2:] == every_loss[:2]
+
+
 def test_what_comes_out_is_a_model_with_a_log(pool: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, pool, licence="CC0-1.0", weights_dtype="float16")
     bundle = load_bundle(run.train(recipe, [], tmp_path / "out", resume=False))
@@ -234,6 +247,8 @@ def test_a_finished_folder_is_not_trained_over(pool: Path, tmp_path: Path) -> No
         ("max_steps=0", "at least 1"),
         ("optimiser.learning_rate=fast", "optimiser.learning_rate"),
         ("recipe.tone_probability=3", "is a probability"),
+        ("data.max_unreadable=2", "is a share"),
+        ("data.access=tape", "data.access"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(

@@ -1,20 +1,24 @@
 """Manifests, pools, the store of decoded clips, and mixtures that stay the same."""
 
+import pickle
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.utils.data import DataLoader
 
 from synthetic_pool import POOLS, make_pool
 from unbraid.data.catalogue import open_pools, select
-from unbraid.data.dynamic import MixtureStream, render_batch
+from unbraid.data.dynamic import MixtureBatch, MixtureStream, render_batch
 from unbraid.data.fixed import fixed_plans
 from unbraid.data.manifest import Recording, read_manifest
 from unbraid.data.store import ClipStore
-from unbraid.errors import DataError
-from unbraid.mixing.recipe import MixRecipe, Planner, Scene
+from unbraid.data.unreadable import UnreadableClips
+from unbraid.errors import ConfigError, DataError, UnreadableClip
+from unbraid.mixing.recipe import Clip, MixRecipe, Planner, Scene
 from unbraid.models.waveform import WaveformModel
 
 
@@ -111,9 +115,119 @@ def test_one_bad_file_in_many_is_left_out_and_more_are_an_error(tmp_path: Path) 
     store = ClipStore(tmp_path, rows, 48000, tmp_path / "cache")
     assert "7.wav" not in store
     assert "8.wav" in store
-    (tmp_path / "8.wav").write_text("not audio")
-    with pytest.raises(DataError, match=r"2 of 101 recordings cannot be read.*7\.wav"):
+    (tmp_path / "8.wav").unlink()
+    with pytest.raises(DataError, match=r"2 of 101 recordings cannot be read.*7\.wav, 8\.wav"):
         ClipStore(tmp_path, rows, 48000, tmp_path / "cache")
+
+
+def test_unreadable_files_are_counted_named_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    soundfile.write(tmp_path / "good.wav", np.full(100, 0.5), 48000)
+    (tmp_path / "bad.wav").write_text("not audio")
+    rows = [row("good.wav"), row("bad.wav"), row("missing.wav")]
+    for words in ("not an audio file", "could not be read when the cache was made"):
+        caplog.clear()
+        store = ClipStore(tmp_path, rows, 48000, tmp_path / "cache", max_unreadable=0.7)
+        assert store.unreadable.keys == ("bad.wav", "missing.wav")
+        assert [record.getMessage().count("bad.wav") for record in caplog.records] == [1, 0]
+        assert words in caplog.text
+    # A cache that exists does not make the limit go away.
+    with pytest.raises(DataError, match=r"2 of 3 recordings.*max_unreadable allows \(50 %\)"):
+        ClipStore(tmp_path, rows, 48000, tmp_path / "cache", max_unreadable=0.5)
+    with pytest.raises(DataError, match=r"1 of 3 recordings"):
+        ClipStore(tmp_path, rows, 8000, tmp_path / "cache", max_unreadable=0.0)
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_a_store_goes_to_another_process_as_a_path(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(48000, 0.5), 48000)
+    store = ClipStore(tmp_path, [row("a.wav")], 48000, tmp_path / "cache")
+    sent = ForkingPickler.dumps(store)
+    assert len(sent) < 10_000
+    assert torch.equal(pickle.loads(sent).read("a.wav", 0, 9), store.read("a.wav", 0, 9))
+
+
+class Failing:
+    """A store of which some clips have become unreadable, as all workers see it."""
+
+    def __init__(self, store: ClipStore, keys: set[str], max_unreadable: float = 0.5) -> None:
+        self.unreadable = UnreadableClips(store.keys, max_unreadable)
+        self._store = store
+        self._keys = keys
+
+    def read(self, key: str, start: int, count: int) -> torch.Tensor:
+        if key in self._keys:
+            self.unreadable.note(key, f"{key} is broken")
+            raise UnreadableClip(f"{key} is broken")
+        return self._store.read(key, start, count)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_mixtures_with_unreadable_clips_are_drawn_again_alike_everywhere(
+    manifest: Path, tmp_path: Path
+) -> None:
+    clips, store = open_pools(
+        manifest, read_manifest(manifest), POOLS, "train", 8000, tmp_path / "cache"
+    )
+    broken = {clips[prompt][0].key for prompt in ("sfx", "speech", "drums")}
+    rows = {name: number for number, name in enumerate(POOLS)}
+    planner = Planner(MixRecipe(crop_s=0.2, unasked_probability=0.5), clips)
+
+    def stream(source: Failing | ClipStore, rank: int = 0, num_ranks: int = 1) -> MixtureStream:
+        return MixtureStream(planner, source.read, 8000, rows, 4, 7, 0, rank, num_ranks)
+
+    once = Failing(store, broken)
+    alone = [stream(once).batch(number) for number in range(4)]
+    assert set(once.unreadable.keys) == broken
+    untouched = [stream(store).batch(number) for number in range(4)]
+    changed = [
+        not torch.equal(ours, theirs)
+        for batch, before in zip(alone, untouched, strict=True)
+        for ours, theirs in zip(batch.mixture, before.mixture, strict=True)
+    ]
+    assert any(changed)
+    assert not all(changed)
+    for batch, before in zip(alone, untouched, strict=True):
+        assert torch.equal(batch.prompt_indices, before.prompt_indices)
+    # Workers and ranks, each with an own history of failures, draw the same again.
+    for rank in range(2):
+        source = Failing(store, broken)
+        loader = DataLoader(stream(source, rank, 2), batch_size=None, num_workers=2)
+        for whole, part in zip(alone, loader, strict=False):
+            assert torch.equal(part.mixture, whole.mixture[rank::2])
+        # What the workers met is known here, too.
+        assert source.unreadable.keys
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_too_many_unreadable_clips_end_a_run_and_all_of_them_no_loop(
+    manifest: Path, tmp_path: Path, num_workers: int
+) -> None:
+    clips, store = open_pools(
+        manifest, read_manifest(manifest), POOLS, "train", 8000, tmp_path / "cache"
+    )
+    rows = {name: number for number, name in enumerate(POOLS)}
+    planner = Planner(MixRecipe(crop_s=0.2), clips)
+    for limit, message in ((0.1, "recordings cannot be read.*10 %"), (1.0, "drawn 100 times")):
+        source = Failing(store, set(store.keys), limit)
+        stream = MixtureStream(planner, source.read, 8000, rows, 4, 7)
+        with pytest.raises(DataError, match=message):
+            next(iter(DataLoader(stream, batch_size=None, num_workers=num_workers)))
+
+
+def test_fixed_mixtures_pass_over_unreadable_clips(manifest: Path, tmp_path: Path) -> None:
+    clips, store = open_pools(
+        manifest, read_manifest(manifest), POOLS, "eval", 8000, tmp_path / "cache"
+    )
+    source = Failing(store, {clips["speech"][0].key})
+    planner = Planner(MixRecipe(crop_s=0.5), clips)
+    plans = fixed_plans(planner, [Scene(("speech", "sfx-mix"))], 5, source.read, 8000, seed=1)
+    used = {part.clip for plan in plans["speech + sfx-mix"] for part in plan.sources[0].parts}
+    assert source.unreadable.keys
+    assert used
+    assert not used & set(source.unreadable.keys)
 
 
 def test_batches_come_in_order_and_can_start_anywhere(manifest: Path, tmp_path: Path) -> None:
@@ -130,6 +244,48 @@ def test_batches_come_in_order_and_can_start_anywhere(manifest: Path, tmp_path: 
     start, later = stream(0), stream(2)
     assert torch.equal(start[2], later[0])
     assert not torch.equal(start[0], start[1])
+
+
+# A machine of few cores advises against workers.
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(
+    ("num_ranks", "num_workers", "first"), [(1, 2, 0), (2, 0, 0), (4, 0, 2), (2, 3, 2)]
+)
+def test_a_step_hears_the_same_for_any_number_of_ranks_and_workers(
+    manifest: Path, tmp_path: Path, num_ranks: int, num_workers: int, first: int
+) -> None:
+    clips, store = open_pools(
+        manifest, read_manifest(manifest), POOLS, "train", 8000, tmp_path / "cache"
+    )
+    rows = {name: number for number, name in enumerate(POOLS)}
+    planner = Planner(MixRecipe(crop_s=0.2, unasked_probability=0.5), clips)
+    alone = MixtureStream(planner, store.read, 8000, rows, batch_size=4, seed=5)
+
+    def share(rank: int) -> list[MixtureBatch]:
+        stream = MixtureStream(planner, store.read, 8000, rows, 4, 5, first, rank, num_ranks)
+        batches = iter(DataLoader(stream, batch_size=None, num_workers=num_workers))
+        return [next(batches) for _ in range(3)]
+
+    shares = [share(rank) for rank in range(num_ranks)]
+    for step in range(3):
+        whole = alone.batch(first + step)
+        for rank, batches in enumerate(shares):
+            part = batches[step]
+            assert torch.equal(part.mixture, whole.mixture[rank::num_ranks])
+            assert torch.equal(part.references, whole.references[rank::num_ranks])
+            assert torch.equal(part.prompt_indices, whole.prompt_indices[rank::num_ranks])
+
+
+@pytest.mark.parametrize(
+    ("rank", "num_ranks", "message"),
+    [(0, 3, "make batch_size.*a multiple of 3"), (2, 2, "count from 0"), (-1, 2, "count from 0")],
+)
+def test_ranks_that_cannot_share_are_refused(rank: int, num_ranks: int, message: str) -> None:
+    planner = Planner(
+        MixRecipe(first={}, following={}, num_sources={1: 1.0}), {"x": [Clip("", 1, 1)]}
+    )
+    with pytest.raises(ConfigError, match=message):
+        MixtureStream(planner, lambda *_: torch.zeros(1), 8, {}, 4, 0, 0, rank, num_ranks)
 
 
 def test_fixed_mixtures_stay_the_same_and_all_their_sources_sound(

@@ -9,7 +9,7 @@ without a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -23,6 +23,7 @@ from unbraid.audio.info import AudioInfo
 from unbraid.audio.limits import block_length, check_plausible
 from unbraid.audio.media import CannotOpenError, MediaReader, open_media
 from unbraid.audio.packed_file import PackedFileReader, is_packed
+from unbraid.audio.seek_point import SeekPoint
 from unbraid.audio.sound_files import SoundFileReader, is_for_libsndfile
 from unbraid.errors import AudioError
 from unbraid.types import Waveform
@@ -97,24 +98,104 @@ def read(path: str | Path, track: int | None = None) -> Waveform:
         AudioError: As ``read_blocks``.
         MissingExtra: As ``probe``.
     """
+    return read_with_seek_points(path, track)[0]
+
+
+def read_with_seek_points(
+    path: str | Path, track: int | None = None
+) -> tuple[Waveform, tuple[SeekPoint, ...]]:
+    """Decode a whole track, and note where ``read_span`` can begin in its middle.
+
+    Args:
+        path: The file.
+        track: As in ``probe``.
+
+    Returns:
+        The track, and its points. There are none where none are needed, as for wav and FLAC, in
+        what is shorter than a second, and where the clock of the file jumps.
+
+    Raises:
+        AudioError: As ``read_blocks``.
+        MissingExtra: As ``probe``.
+    """
     with _opened(Path(path), track) as reader:
         blocks = list(_blocks(Path(path), reader, 1.0))
         samples = torch.cat(blocks, dim=1) if blocks else torch.zeros(reader.num_channels, 0)
-        return Waveform(samples, reader.sample_rate)
+        points = reader.seek_points() if isinstance(reader, MediaReader) else ()
+        return Waveform(samples, reader.sample_rate), points
+
+
+def read_span(
+    path: str | Path,
+    first: int,
+    count: int,
+    track: int | None = None,
+    points: Sequence[SeekPoint] = (),
+) -> Float[Tensor, "channel time"]:
+    """Decode a stretch of a track, and as little as possible of what comes before it.
+
+    wav, FLAC and the like are read at any sample, also without points. All else is decoded from
+    the start unless there are points; ``MediaReader.span`` says which codecs give the same
+    samples from the middle as from the start.
+
+    Args:
+        path: The file.
+        first: The first sample; as ``read`` counts them.
+        count: How many samples.
+        track: As in ``probe``.
+        points: As ``read_with_seek_points`` gave them for this file.
+
+    Raises:
+        AudioError: As ``read``, and if the track has no such samples.
+        MissingExtra: As ``probe``.
+    """
+    path = Path(path)
+    with _opened(path, track) as reader:
+        if not isinstance(reader, MediaReader):
+            found = reader.span(first, count)
+        elif points:
+            found = reader.span(first, count, points)
+        else:
+            found = _cut(reader, first, count)
+    if found is None:
+        with _opened(path, track) as reader:
+            found = _cut(reader, first, count)
+    if len(found) < count:
+        raise AudioError(
+            f"{path}: has no samples {first} to {first + count}; it has changed since its length "
+            "was noted. Fetch it again, or delete the note."
+        )
+    _check_finite(path, found, first, reader.sample_rate)
+    return torch.from_numpy(np.ascontiguousarray(found.T))
+
+
+def _cut(reader: _Reader, first: int, count: int) -> np.ndarray:
+    """Samples ``[time, channel]``, decoded from the start; fewer where the track ends."""
+    pieces = [np.empty((0, reader.num_channels), np.float32)]
+    done = 0
+    for block in reader.blocks(block_length(1.0, reader.sample_rate, reader.num_channels)):
+        pieces.append(block[max(0, first - done) : max(0, first + count - done)])
+        done += len(block)
+        if done >= first + count:
+            break
+    return np.concatenate(pieces)
 
 
 def _blocks(path: Path, reader: _Reader, block_s: float) -> Iterator[Float[Tensor, "channel time"]]:
     done = 0
     for block in reader.blocks(block_length(block_s, reader.sample_rate, reader.num_channels)):
-        if not np.isfinite(block).all():
-            first = int(np.argmin(np.isfinite(block).all(axis=1)))
-            at_s = (done + first) / reader.sample_rate
-            raise AudioError(
-                f"{path}: the sample at {at_s:.4f} s is not a finite number; repair the file or "
-                "fetch it again."
-            )
+        _check_finite(path, block, done, reader.sample_rate)
         done += len(block)
         yield torch.from_numpy(np.ascontiguousarray(block.T))
+
+
+def _check_finite(path: Path, block: np.ndarray, position: int, sample_rate: int) -> None:
+    if not np.isfinite(block).all():
+        first = int(np.argmin(np.isfinite(block).all(axis=1)))
+        raise AudioError(
+            f"{path}: the sample at {(position + first) / sample_rate:.4f} s is not a finite "
+            "number; repair the file or fetch it again."
+        )
 
 
 @contextmanager

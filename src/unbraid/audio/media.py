@@ -9,8 +9,9 @@ and AAC in Matroska do not say it; their last frame is delivered whole, as playe
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,6 +30,7 @@ from av.stream import Discard, Disposition, Stream
 from unbraid.audio.info import AudioInfo, cut_short
 from unbraid.audio.limits import check_plausible
 from unbraid.audio.padding import mark_excess
+from unbraid.audio.seek_point import SeekPoint
 from unbraid.audio.timeline import Timeline
 from unbraid.errors import AudioError
 
@@ -51,6 +53,7 @@ _TOLERATED_SHORTAGE_S = 0.1
 _EDIT_LIST_TICK_S = 1 / 500
 _COARSEST_EXACT_TICK = Fraction(1, 8000)
 _NUM_HELD_FRAMES = 3
+_SEEK_POINT_EVERY_S = 0.5
 # From here on PyAV misjudges how many planes a frame has.
 _FEWEST_CHANNELS_TO_PACK = 8
 _NOT_FOR_NUMPY = {"s64", "s64p"}
@@ -129,6 +132,8 @@ class MediaReader:
         self._first_broken_s = 0.0
         self._end_of_packets: int | None = None
         self._packer: AudioResampler | None = None
+        self._packet_begins_at: int | None = None
+        self._seek_points: list[SeekPoint] = []
         self._timeline: Timeline | None = None
         self._frames = self._decoded()
         self._first_frame = next(self._frames, None)
@@ -180,7 +185,70 @@ class MediaReader:
         if filled:
             yield block[:filled]
 
+    def seek_points(self) -> tuple[SeekPoint, ...]:
+        """Where decoding can begin, about twice a second; known when all blocks were delivered.
+
+        None where the clock of the track jumps, so that samples cannot be found by counting.
+        """
+        is_regular = self._timeline is not None and self._timeline.is_untouched
+        return tuple(self._seek_points) if is_regular else ()
+
+    def span(self, first: int, count: int, points: Sequence[SeekPoint]) -> np.ndarray | None:
+        """Samples ``[time, channel]`` of the middle, decoded from a seek point before them.
+
+        Decoders remember what came before: bits that are kept for later (mp3), the half of a
+        window (Vorbis, AAC), filters and energies that fade (Opus). So decoding begins half a
+        second before the point from which samples are counted. Then mp3, Vorbis, Opus and what
+        loses nothing give the samples that they give from the start, to the last bit. AAC does
+        where it does not put noise in place of sound; AC-3 and MPEG layer II draw noise always.
+
+        Args:
+            first: The first sample, counted as in ``blocks``.
+            count: How many; the track must have them.
+            points: Seek points of this track.
+
+        Returns:
+            The samples; None where they have to be decoded from the start, since ``first`` is
+            near it, or the file does not have the points.
+
+        Raises:
+            AudioError: Where the track is damaged.
+        """
+        before = bisect_right(points, first, key=lambda point: point.sample)
+        if before < 2:
+            return None
+        begin, anchor = points[before - 2 : before]
+        self._seek(begin.mark)
+        output = np.empty((count, self.num_channels), dtype=np.float32)
+        position: int | None = None
+        for frame in self._decoded():
+            if position is None:
+                if self._mark(frame) != anchor.mark:
+                    continue
+                position = anchor.sample
+            self._check_form(frame)
+            piece = self._samples(frame)[max(0, first - position) :]
+            position += frame.samples
+            at = max(0, position - len(piece) - first)
+            output[at : at + len(piece)] = piece[: count - at]
+            if position >= first + count:
+                return output
+        return None
+
     # Decoding ---------------------------------------------------------------------------
+
+    def _seek(self, mark: int) -> None:
+        try:
+            if self._is_bare:
+                self._container.seek(mark, unsupported_byte_offset=True)
+            else:
+                self._container.seek(mark, stream=self._stream)
+        except (av.FFmpegError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    def _mark(self, frame: AudioFrame) -> int | None:
+        """What the frame that was decoded last is known by."""
+        return self._packet_begins_at if self._is_bare else frame.pts
 
     def _decoded(self) -> Iterator[AudioFrame]:
         """Yield the frames of the track.
@@ -215,6 +283,7 @@ class MediaReader:
                     self._note_broken()
                 continue
             self._num_packets += 1
+            self._packet_begins_at = packet.pos
             if packet.pts is not None and packet.duration:
                 self._end_of_packets = packet.pts + packet.duration
             yield from (frame for frame in frames if frame.samples)
@@ -237,6 +306,7 @@ class MediaReader:
         frame: AudioFrame | None = self._first_frame
         while frame is not None:
             self._check_form(frame)
+            self._note_seek_point(frame, timeline.num_samples)
             time_s = None if self._is_bare or frame.pts is None else frame.pts * float(time_base)
             placement = timeline.place(time_s, frame.samples)
             if placement.num_silent:
@@ -257,6 +327,12 @@ class MediaReader:
                 if not len(held[-1]):
                     held.pop()
         yield from held
+
+    def _note_seek_point(self, frame: AudioFrame, position: int) -> None:
+        latest = self._seek_points[-1].sample if self._seek_points else 0
+        mark = self._mark(frame)
+        if mark is not None and position - latest >= _SEEK_POINT_EVERY_S * self.sample_rate:
+            self._seek_points.append(SeekPoint(mark, position))
 
     def _silence(self, num_samples: int) -> Iterator[np.ndarray]:
         zeros = np.zeros((min(num_samples, 4096), self.num_channels), dtype=np.float32)

@@ -125,18 +125,26 @@ class PackedFileReader:
             AudioError: With the time, if the file is damaged there.
         """
         for first in range(0, self._shape.num_samples, block_length):
-            try:
-                samples = self._waveforms[self._track - 1, first : first + block_length]
-            except _FAILURES as error:
-                raise AudioError(
-                    f"{self._path}: track {self._track} is damaged at about "
-                    f"{first / self.sample_rate:.2f} s ({_reason(error)}); fetch the file again, "
-                    "or pack it again."
-                ) from error
-            is_integer = samples.dtype.kind == "i"
-            with np.errstate(over="ignore"):  # infinity is refused by whoever asked
-                block: np.ndarray = samples.astype(np.float32)
-            yield (block / np.float32(_FULL_SCALE) if is_integer else block)[:, np.newaxis]
+            yield self.span(first, block_length)
+
+    def span(self, first: int, count: int) -> np.ndarray:
+        """Samples ``[time, channel]`` of the middle; fewer than ``count`` where the track ends.
+
+        Raises:
+            AudioError: If the file is damaged there.
+        """
+        try:
+            samples = self._waveforms[self._track - 1, first : first + count]
+        except _FAILURES as error:
+            raise AudioError(
+                f"{self._path}: track {self._track} is damaged at about "
+                f"{first / self.sample_rate:.2f} s ({_reason(error)}); fetch the file again, "
+                "or pack it again."
+            ) from error
+        is_integer = samples.dtype.kind == "i"
+        with np.errstate(over="ignore"):  # infinity is refused by whoever asked
+            block: np.ndarray = samples.astype(np.float32)
+        return (block / np.float32(_FULL_SCALE) if is_integer else block)[:, np.newaxis]
 
     def _checked_name(self) -> str:
         """The clip's name without its extension; empty where the file holds no names."""

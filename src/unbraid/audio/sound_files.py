@@ -98,10 +98,7 @@ class SoundFileReader:
             try:
                 num_read = self._read_into(block)
             except soundfile.LibsndfileError as error:
-                raise AudioError(
-                    f"{self._path}: damaged at about {done / self.sample_rate:.2f} s "
-                    f"({_reason(error)}); repair the file or fetch it again."
-                ) from error
+                raise self._damaged(done, error) from error
             done += num_read
             if num_read:
                 yield block[:num_read]
@@ -113,6 +110,28 @@ class SoundFileReader:
                 f"header says {promised / self.sample_rate:.2f} s; repair the file or fetch "
                 "it again."
             )
+
+    def span(self, first: int, count: int) -> np.ndarray | None:
+        """Samples ``[time, channel]`` of the middle; None where the length is not known.
+
+        Fewer than ``count`` where the file ends.
+
+        Raises:
+            AudioError: If the decoder gives up.
+        """
+        if self._file.frames == _UNKNOWN_LENGTH:
+            return None
+        try:
+            self._file.seek(min(first, self._file.frames))
+            return self._file.read(count, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise self._damaged(first, error) from error
+
+    def _damaged(self, position: int, error: soundfile.LibsndfileError) -> AudioError:
+        return AudioError(
+            f"{self._path}: damaged at about {position / self.sample_rate:.2f} s "
+            f"({_reason(error)}); repair the file or fetch it again."
+        )
 
     def _read_into(self, block: np.ndarray) -> int:
         """Fill ``block`` from the file; return how many samples per channel were there.

@@ -144,6 +144,83 @@ def prepare(
     print(f"licence: {done.corpus.licence}")
 
 
+@data.command("pack")
+@reports_errors
+def pack(
+    manifest: Annotated[Path, typer.Argument(help="A manifest; `unbraid data prepare` makes one.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the shards go.")],
+    sample_rate: Annotated[
+        int | None,
+        typer.Option(
+            metavar="HZ",
+            help="Rate of all recordings; take that of the model.",
+            show_default="each keeps its own",
+        ),
+    ] = None,
+    shard_mb: Annotated[
+        int, typer.Option(metavar="MIB", help="Size from which on a new shard is begun.")
+    ] = 512,
+    storage: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="`flac`, or `int16` for plain WAV.")
+    ] = "flac",
+    max_unreadable: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="How many of the recordings may be unreadable."),
+    ] = 0.01,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", help="Processes that decode and encode.")
+    ] = 1,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare all that was written with its digests.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Pack a corpus into shards that training reads at random, from a disk or over the network.
+
+    A run that was stopped goes on where it was; one that is complete is left as it is.
+    """
+    from unbraid.apps.pack_corpus import PackSettings, pack_corpus, verify_packed
+    from unbraid.cli.work_bar import WorkBar
+    from unbraid.data.shards import EXTENSIONS
+    from unbraid.downloads import size_in_words
+    from unbraid.errors import ConfigError
+
+    kind = next((each for each in EXTENSIONS if each == storage), None)
+    if kind is None:
+        raise ConfigError(f"--format {storage}: must be {' or '.join(EXTENSIONS)}.")
+    settings = PackSettings(sample_rate, shard_mb, kind)
+    with WorkBar() as bar:
+        packed = pack_corpus(
+            manifest,
+            out,
+            settings,
+            max_unreadable=max_unreadable,
+            jobs=jobs,
+            progress=bar.update,
+        )
+        num_verified = verify_packed(out, bar.update) if verify else None
+    if as_json:
+        record = {
+            "folder": str(packed.folder),
+            "num_shards": packed.num_shards,
+            "num_bytes": packed.num_bytes,
+            "num_recordings": packed.num_recordings,
+            "hours": packed.hours,
+            "unreadable": list(packed.unreadable),
+            "num_verified": num_verified,
+        }
+        print(json.dumps(record, indent=2))
+        return
+    print(
+        f"{packed.num_recordings:,} recordings, {packed.hours:.2f} hours, in {packed.num_shards} "
+        f"shards of {size_in_words(packed.num_bytes)} together: {packed.folder}"
+    )
+    if packed.unreadable:
+        print(f"left out, since they cannot be read: {len(packed.unreadable)}")
+    if num_verified is not None:
+        print(f"verified: {num_verified:,} recordings are as they were written")
+
+
 def _contents(only: str | None) -> Contents:
     from unbraid.errors import ConfigError
 

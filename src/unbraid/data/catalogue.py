@@ -6,8 +6,12 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from unbraid.data.manifest import PIECE_S, Recording
+from unbraid.data.access import Access, ClipSource
+from unbraid.data.direct import DirectClips
+from unbraid.data.manifest import PIECE_S, Recording, read_manifest
+from unbraid.data.shards import ShardClips, open_packed
 from unbraid.data.store import ClipStore
+from unbraid.data.unreadable import MAX_UNREADABLE
 from unbraid.errors import DataError
 from unbraid.mixing.recipe import Clip
 
@@ -53,15 +57,81 @@ def open_pools(
     split: str,
     sample_rate: int,
     cache_dir: Path,
+    max_unreadable: float = MAX_UNREADABLE,
 ) -> tuple[dict[str, tuple[Clip, ...]], ClipStore]:
     """Decode the recordings of a split and list them as clips, prompt by prompt.
 
     Silent and unreadable recordings are left out.
+
+    Raises:
+        DataError: If more than a share of ``max_unreadable`` cannot be read.
     """
     selected = select(recordings, pools, split)
-    needed = {row.key: row for rows in selected.values() for row in rows}
-    store = ClipStore(manifest.parent, list(needed.values()), sample_rate, cache_dir)
-    clips = {
+    rows = _distinct(selected)
+    store = ClipStore(manifest.parent, rows, sample_rate, cache_dir, max_unreadable)
+    return _clips(selected, store), store
+
+
+def open_splits(
+    where: str,
+    base: Path,
+    pools: Mapping[str, Sequence[str]],
+    splits: Sequence[str],
+    sample_rate: int,
+    cache_dir: Path,
+    access: Access = "cache",
+    max_unreadable: float = MAX_UNREADABLE,
+) -> tuple[tuple[dict[str, tuple[Clip, ...]], ClipSource], ...]:
+    """Open the recordings of several splits, in whatever way they are to be read.
+
+    Where nothing was lost on the way (``cache`` and ``direct`` of one manifest, ``shards`` of that
+    manifest at this rate), the clips are the same, and so are the mixtures drawn from them.
+
+    Args:
+        where: The manifest; for ``shards``, the folder or address of a packed corpus.
+        base: What a relative path is relative to.
+        pools: Prompt → patterns of what serves it, see ``select``.
+        splits: Which splits.
+        sample_rate: The rate to read them at.
+        cache_dir: Where decoded recordings, or notes about recordings, are kept.
+        access: How they are read.
+        max_unreadable: How large a share of the recordings of a split may be unreadable.
+
+    Returns:
+        For each split its clips by prompt, silent and unreadable ones left out, and what reads
+        them.
+
+    Raises:
+        DataError: If the manifest or packed corpus cannot be read, or too many recordings.
+    """
+    if access == "shards":
+        corpus = open_packed(where, base)
+        recordings: Sequence[Recording] = [clip.recording for clip in corpus.clips]
+    else:
+        manifest = base / Path(where).expanduser()
+        recordings = read_manifest(manifest)
+    opened = []
+    for split in splits:
+        selected = select(recordings, pools, split)
+        rows = _distinct(selected)
+        source: ClipSource
+        if access == "shards":
+            source = ShardClips(corpus, rows, sample_rate, max_unreadable)
+        else:
+            kind = ClipStore if access == "cache" else DirectClips
+            source = kind(manifest.parent, rows, sample_rate, cache_dir, max_unreadable)
+        opened.append((_clips(selected, source), source))
+    return tuple(opened)
+
+
+def _distinct(selected: Mapping[str, Sequence[Recording]]) -> list[Recording]:
+    return list({row.key: row for rows in selected.values() for row in rows}.values())
+
+
+def _clips(
+    selected: Mapping[str, Sequence[Recording]], source: ClipSource
+) -> dict[str, tuple[Clip, ...]]:
+    return {
         prompt: tuple(
             Clip(
                 key=row.key,
@@ -69,14 +139,13 @@ def open_pools(
                 bandwidth_hz=row.bandwidth_hz,
                 performer=row.speaker,
                 song=_song(row),
-                active_s=_worth_mixing(row, store.active_s(row.key)),
+                active_s=active_s,
             )
             for row in rows
-            if row.key in store and _worth_mixing(row, store.active_s(row.key))
+            if row.key in source and (active_s := _worth_mixing(row, source.active_s(row.key)))
         )
         for prompt, rows in selected.items()
     }
-    return clips, store
 
 
 def open_rooms(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from functools import cache
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -58,7 +59,7 @@ def _stretch(
     stretch.preset(1, sample_rate)
     stretch.setTransposeSemitones(semitones)
     stretch.timeFactor = tempo
-    return torch.from_numpy(stretch.process(signal[None].numpy())[0].copy())
+    return torch.from_numpy(np.array(stretch.process(signal[None].numpy()))[0])
 
 
 #: What ``render`` is handed for every plan.

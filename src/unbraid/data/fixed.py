@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from unbraid.data.effects import EFFECTS
-from unbraid.errors import DataError
+from unbraid.errors import DataError, UnreadableClip
 from unbraid.mixing.recipe import MixPlan, Planner, Scene
 from unbraid.mixing.render import ClipReader, render
 
@@ -27,7 +27,8 @@ def fixed_plans(
         Scene, its prompts joined by `` + `` → plans.
 
     Raises:
-        DataError: If a scene gives no mixture without a silent source.
+        DataError: If a scene gives no mixture without a silent source, or too many recordings
+            cannot be read.
     """
     plans = {}
     for scene in scenes:
@@ -37,7 +38,10 @@ def fixed_plans(
             for attempt in range(_MAX_TRIES):
                 rng = random.Random(f"{seed}/{name}/{number}/{attempt}")
                 plan = planner.draw_mixture(scene.prompts, rng)
-                references = render(plan, read_clip, sample_rate, EFFECTS).references
+                try:
+                    references = render(plan, read_clip, sample_rate, EFFECTS).references
+                except UnreadableClip:
+                    continue
                 if bool((references.abs().amax(dim=-1) > 0).all()):
                     chosen.append(plan)
                     break

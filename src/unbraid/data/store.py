@@ -9,28 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
-from jaxtyping import Float
+from jaxtyping import Float, Int16
 from torch import Tensor
 
 from unbraid.audio.decode import read
 from unbraid.data.manifest import Recording
+from unbraid.data.unreadable import MAX_UNREADABLE, UnreadableClips
+from unbraid.downloads import try_lock
 from unbraid.dsp.resample import resample
-from unbraid.errors import AudioError, DataError
+from unbraid.errors import AudioError
 from unbraid.mixing.recipe import ACTIVE_BLOCK_S
 
 #: A block counts as active above this level, and above this far below its recording's loudest.
 _ACTIVE_DBFS = -50.0
 _ACTIVE_BELOW_LOUDEST_DB = 35.0
 
-#: More unreadable recordings than this share of all is no accident.
-_MAX_UNREADABLE = 0.01
+_PATIENCE_WITH_OTHERS_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -46,45 +49,69 @@ class StoredClip:
 class ClipStore:
     """Random access to decoded recordings.
 
+    Several processes may open one: the first one decodes, the others wait for it.
+
     Args:
         root: Folder that the recordings' paths are relative to.
         recordings: What to hold.
         sample_rate: The rate to hold it at.
         cache_dir: Where the decoded samples are kept.
+        max_unreadable: How large a share of the recordings may be unreadable. They are left out.
+
+    Attributes:
+        unreadable: The recordings that were left out.
 
     Raises:
-        DataError: If more than one recording in a hundred cannot be read.
+        DataError: If more cannot be read.
     """
 
     def __init__(
-        self, root: Path, recordings: Sequence[Recording], sample_rate: int, cache_dir: Path
+        self,
+        root: Path,
+        recordings: Sequence[Recording],
+        sample_rate: int,
+        cache_dir: Path,
+        max_unreadable: float = MAX_UNREADABLE,
     ) -> None:
         self.sample_rate = sample_rate
-        facts = [[recording.key, _size(root / recording.path)] for recording in recordings]
+        self.unreadable = UnreadableClips((row.key for row in recordings), max_unreadable)
+        facts = [[recording.key, size_bytes(root / recording.path)] for recording in recordings]
         key = hashlib.sha256(json.dumps([sample_rate, facts]).encode()).hexdigest()[:16]
-        samples_path = cache_dir / f"clips-{key}.i16"
+        self._samples_path = cache_dir / f"clips-{key}.i16"
         index_path = cache_dir / f"clips-{key}.json"
         if not index_path.is_file():
             cache_dir.mkdir(parents=True, exist_ok=True)
-            # The processes of a run on several devices all get here: one decodes, others wait.
-            with FileLock(index_path.with_suffix(".lock")):
+            with alone(cache_dir / f"clips-{key}.lock"):
                 if not index_path.is_file():
-                    index = _decode_all(root, recordings, sample_rate, samples_path)
-                    _write_index(index, index_path)
+                    self._decode_all(root, recordings, index_path)
         entries = json.loads(index_path.read_text(encoding="utf-8"))
+        for recording in recordings:
+            if recording.key not in entries:
+                self.unreadable.note(
+                    recording.key,
+                    f"{root / recording.path}: could not be read when the cache was made.",
+                )
         self._index = {
             key: StoredClip(**{**entry, "active_s": tuple(entry["active_s"])})
             for key, entry in entries.items()
         }
-        # An empty file cannot be mapped.
-        self._samples: np.ndarray = (
-            np.memmap(samples_path, dtype=np.int16, mode="r")
-            if samples_path.stat().st_size
-            else np.zeros(0, np.int16)
-        )
+        self._samples = self._mapped()
+
+    def __getstate__(self) -> dict[str, object]:
+        # A map would be copied to a worker that is not forked, sample by sample.
+        return {name: value for name, value in self.__dict__.items() if name != "_samples"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._samples = self._mapped()
 
     def __contains__(self, key: str) -> bool:
         return key in self._index
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All recordings that it holds."""
+        return tuple(self._index)
 
     def active_s(self, key: str) -> tuple[float, ...]:
         """Starts of the stretches of a recording that are not silent."""
@@ -105,54 +132,73 @@ class ClipStore:
             output[first - start : last - start] = samples * (clip.peak / 32767.0)
         return output
 
+    def _mapped(self) -> np.ndarray:
+        # An empty file cannot be mapped.
+        if not self._samples_path.stat().st_size:
+            return np.zeros(0, np.int16)
+        return np.memmap(self._samples_path, dtype=np.int16, mode="r")
 
-def _write_index(index: Mapping[str, StoredClip], path: Path) -> None:
-    written = path.with_suffix(".part")
-    written.write_text(
-        json.dumps({key: asdict(clip) for key, clip in index.items()}), encoding="utf-8"
-    )
-    written.rename(path)
+    def _decode_all(self, root: Path, recordings: Sequence[Recording], index_path: Path) -> None:
+        """Decode every recording into one file; unreadable ones are counted and left out."""
+        index = {}
+        offset = 0
+        token = secrets.token_hex(4)
+        part = self._samples_path.with_suffix(f".{token}.part")
+        try:
+            with part.open("wb") as file:
+                for recording in recordings:
+                    try:
+                        mono = read_mono(root / recording.path, recording.track, self.sample_rate)
+                    except AudioError as error:
+                        self.unreadable.note(recording.key, str(error))
+                        continue
+                    scaled, peak = to_int16(mono)
+                    file.write(scaled.numpy().tobytes())
+                    active = active_blocks(mono, self.sample_rate)
+                    index[recording.key] = StoredClip(offset, mono.numel(), peak, active)
+                    offset += mono.numel()
+            part.rename(self._samples_path)
+        finally:
+            part.unlink(missing_ok=True)
+        written = index_path.with_suffix(f".{token}.part")
+        written.write_text(
+            json.dumps({key: asdict(clip) for key, clip in index.items()}), encoding="utf-8"
+        )
+        written.rename(index_path)
 
 
-def _size(path: Path) -> int:
+def read_mono(path: Path, track: int | None, sample_rate: int) -> Float[Tensor, "time"]:
+    """A whole recording at a rate; the first channel, as the papers do: a mean can cancel.
+
+    Raises:
+        AudioError: If it cannot be read.
+    """
+    waveform = read(path, track)
+    return resample(waveform.samples[:1], waveform.sample_rate, sample_rate)[0]
+
+
+def to_int16(mono: Float[Tensor, "time"]) -> tuple[Int16[Tensor, "time"], float]:
+    """Samples scaled to their own peak and rounded, and that peak; silence stays zero."""
+    peak = float(mono.abs().max()) if mono.numel() else 0.0
+    scaled = mono * (32767.0 / peak) if peak > 0 else mono
+    return scaled.round().to(torch.int16), peak
+
+
+def size_bytes(path: Path) -> int | None:
+    """How long a file is; None for one that is not there, which is unreadable."""
     try:
         return path.stat().st_size
-    except OSError as error:
-        raise DataError(
-            f"{path}: the manifest names this file, but it cannot be read ({error.strerror})."
-        ) from error
+    except OSError:
+        return None
 
 
-def _decode_all(
-    root: Path, recordings: Sequence[Recording], sample_rate: int, samples_path: Path
-) -> dict[str, StoredClip]:
-    """Decode every recording into one file; unreadable ones are counted and left out."""
-    index = {}
-    unreadable: list[str] = []
-    offset = 0
-    part = samples_path.with_suffix(".part")
-    with part.open("wb") as file:
-        for recording in recordings:
-            try:
-                waveform = read(root / recording.path, recording.track)
-            except AudioError as error:
-                unreadable.append(str(error))
-                continue
-            # The first channel, as the papers do: a mean of channels can cancel.
-            mono = resample(waveform.samples[:1], waveform.sample_rate, sample_rate)[0]
-            peak = float(mono.abs().max()) if mono.numel() else 0.0
-            scaled = mono * (32767.0 / peak) if peak > 0 else mono
-            file.write(scaled.round().to(torch.int16).numpy().tobytes())
-            active = active_blocks(mono, sample_rate)
-            index[recording.key] = StoredClip(offset, mono.numel(), peak, active)
-            offset += mono.numel()
-    if len(unreadable) > _MAX_UNREADABLE * len(recordings):
-        raise DataError(
-            f"{len(unreadable)} of {len(recordings)} recordings cannot be read; the first: "
-            f"{unreadable[0]}"
-        )
-    part.rename(samples_path)
-    return index
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process is at it: the ranks of a machine start together."""
+    with lock.open("ab") as file:
+        while not try_lock(file):
+            time.sleep(_PATIENCE_WITH_OTHERS_S)
+        yield
 
 
 def active_blocks(mono: Float[Tensor, "time"], sample_rate: int) -> tuple[float, ...]:

@@ -112,6 +112,33 @@ def resample(
     return body if tail is None else torch.cat([body, tail], dim=-1)
 
 
+def input_span(start: int, count: int, from_rate: int, to_rate: int) -> tuple[int, int, int]:
+    """What to resample for some samples from the middle of the result.
+
+    Output ``n`` reads inputs up to ``W`` to either side of ``n a / b``. The span begins on a
+    whole period before all of them, so that the filters fall on it as they fall on the whole.
+
+    Args:
+        start: First sample that is wanted of the resampled whole.
+        count: How many.
+        from_rate: Samples per second of the whole.
+        to_rate: Samples per second of what is wanted.
+
+    Returns:
+        The first input sample (it may lie before the beginning, the last one behind the end: put
+        zeros there), how many, and how many samples to skip of what ``resample`` makes of them.
+    """
+    if from_rate == to_rate:
+        return start, count, 0
+    divisor = math.gcd(from_rate, to_rate)
+    down, up = from_rate // divisor, to_rate // divisor
+    half = _half_width(down, up)
+    period = start // up - -(-half // down)
+    first = period * down
+    end = -(-(start + count) * down // up) + half
+    return first, end - first, start - period * up
+
+
 def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
     """Samples that cover the same duration at the other rate, rounded up.
 

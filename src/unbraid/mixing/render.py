@@ -18,7 +18,8 @@ from unbraid.mixing.recipe import TONE_HZ, MixPlan, PartPlan, SourcePlan
 from unbraid.mixing.rooms import reverberate
 
 #: Reads samples of a clip: key, first sample (may be negative), number of samples → mono
-#: audio at the mixture's rate, zeros where the clip has none.
+#: audio at the mixture's rate, zeros where the clip has none. Raises ``UnreadableClip`` for one
+#: that cannot be read.
 ClipReader: TypeAlias = Callable[[str, int, int], Float[Tensor, "time"]]
 
 #: Level of the loudest sample on its way through a codec: some turn down what is louder.

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unbraid.data.access import Access
+from unbraid.data.unreadable import MAX_UNREADABLE
 from unbraid.errors import ConfigError
 from unbraid.mixing.recipe import MixRecipe, Scene
 from unbraid.models.taggers.htsat import HtsatConfig
@@ -20,12 +22,18 @@ class DataConfig:
     """Where recordings come from.
 
     Attributes:
-        manifest: CSV file; a relative path is relative to the config file.
+        manifest: CSV file; a relative path is relative to the config file. With ``access:
+            shards``, the folder or address of what ``unbraid data pack`` wrote.
         pools: Prompt → patterns over ``category/class`` of the manifest.
         rooms: Patterns of the room impulse responses, for ``recipe.augmentation``.
         train_split: Split to train on.
         validation_split: Split to validate on.
-        cache_dir: Where decoded recordings are kept; None for the user's cache folder.
+        access: How recordings are read: ``cache`` decodes all of them once into one file,
+            ``direct`` decodes the stretches that are needed, ``shards`` reads a packed corpus.
+        cache_dir: Where decoded recordings, or notes about them, are kept; None for the user's
+            cache folder.
+        max_unreadable: How large a share of the recordings of a split may be unreadable; they
+            are left out and named. More of them end the run.
     """
 
     manifest: str
@@ -33,7 +41,15 @@ class DataConfig:
     rooms: tuple[str, ...] = ()
     train_split: str = "train"
     validation_split: str = "eval"
+    access: Access = "cache"
     cache_dir: str | None = None
+    max_unreadable: float = MAX_UNREADABLE
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.max_unreadable <= 1.0:
+            raise ConfigError(
+                f"data.max_unreadable is a share of the recordings, not {self.max_unreadable}."
+            )
 
 
 @dataclass(frozen=True)

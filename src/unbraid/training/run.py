@@ -20,7 +20,8 @@ from torch import Tensor
 from unbraid.checkpoints.bundle import save_bundle
 from unbraid.checkpoints.card import Card
 from unbraid.config import dump, load_mapping, parse
-from unbraid.data.catalogue import open_pools, open_rooms
+from unbraid.data.access import ClipSource
+from unbraid.data.catalogue import open_rooms, open_splits
 from unbraid.data.effects import check_extras
 from unbraid.data.fixed import fixed_plans
 from unbraid.data.manifest import read_manifest
@@ -170,31 +171,45 @@ class Pools:
     """The recordings of a split, and the rooms to hear them in."""
 
     clips: Mapping[str, tuple[Clip, ...]]
-    store: ClipStore
-    rooms: tuple[Clip, ...]
-    room_store: ClipStore
+    store: ClipSource
+    rooms: tuple[Clip, ...] = ()
+    room_store: ClipStore | None = None
 
     def read(self, key: str, start: int, count: int) -> Float[Tensor, "time"]:
         """Samples of a recording or of a room impulse response."""
-        return (self.store if key in self.store else self.room_store).read(key, start, count)
+        if self.room_store is not None and key in self.room_store:
+            return self.room_store.read(key, start, count)
+        return self.store.read(key, start, count)
 
 
 def open_split_pools(config: TrainConfig, base: Path) -> tuple[Pools, Pools]:
     """The recordings to train on, and those to validate on."""
     settings = config.data
-    manifest = base / Path(settings.manifest).expanduser()
     cache = Path(settings.cache_dir) if settings.cache_dir else user_cache_dir()
-    recordings = read_manifest(manifest)
     rate = config.model.sample_rate
+    splits = (settings.train_split, settings.validation_split)
     check_extras(config.recipe.augmentation)
-    # Those that no source is ever put into need not be decoded.
-    rooms = settings.rooms if config.recipe.augmentation.room_probability > 0 else ()
+    opened = open_splits(
+        settings.manifest,
+        base,
+        settings.pools,
+        splits,
+        rate,
+        cache,
+        settings.access,
+        settings.max_unreadable,
+    )
+    # Rooms that no source is ever put into need not be decoded.
+    if not settings.rooms or not config.recipe.augmentation.room_probability:
+        train, validation = (Pools(*pools) for pools in opened)
+        return train, validation
+    if settings.access == "shards":
+        raise ConfigError("data.rooms needs a manifest: set data.access to cache or direct.")
+    manifest = base / Path(settings.manifest).expanduser()
+    recordings = read_manifest(manifest)
     train, validation = (
-        Pools(
-            *open_pools(manifest, recordings, settings.pools, split, rate, cache),
-            *open_rooms(manifest, recordings, rooms, split, rate, cache),
-        )
-        for split in (settings.train_split, settings.validation_split)
+        Pools(*pools, *open_rooms(manifest, recordings, settings.rooms, split, rate, cache))
+        for pools, split in zip(opened, splits, strict=True)
     )
     return train, validation
 
