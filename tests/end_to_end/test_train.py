@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from conftest import tiny_config
 from synthetic_pool import make_pool
 from training_recipe import BY_EXAMPLE, TAGGER, write_by_example, write_recipe
 from unbraid.apps.pack_corpus import PackSettings, pack_corpus
