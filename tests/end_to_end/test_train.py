@@ -312,6 +312,35 @@ def test_the_recipes_that_ship_make_sense(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "num_outputs"),
+    [
+        ("fuss-mixit", "mixit", 8),
+        ("fuss-self-remixing", "remixing", 4),
+        ("self-remixing", "remixing", 4),
+    ],
+)
+def test_the_recipes_without_references_make_sense(name: str, kind: str, num_outputs: int) -> None:
+    config = run.load_config(Path(run.__file__).parent / "recipes" / f"{name}.yaml")
+    assert config.learning_method.kind == kind
+    assert config.data.pools["recording"]
+    with torch.device("meta"):
+        model = build_model(config.model)
+    assert model.config.outputs == ("source",) * num_outputs
+    # Each mixture is one whole recording at the level at which it is.
+    assert [scene.prompts for scene in config.recipe.scenes] == [("recording",)]
+    assert all(set(scene.prompts) <= set(config.data.pools) for scene in config.validation.scenes)
+
+
+def test_the_start_for_tuss_has_the_body_of_the_model_that_ships() -> None:
+    recipes = Path(run.__file__).parent / "recipes"
+    start, mini = (run.load_config(recipes / f"{name}.yaml") for name in ("self-remixing", "mini"))
+    assert start.model.network["codec"] == mini.model.network["codec"]
+    assert start.model.network["first"] == mini.model.network["cross_prompt"]
+    assert start.model.network["second"] == mini.model.network["extraction"]
+    assert start.model.stft == mini.model.stft
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_make_the_same_mixtures(
     pool: Path, tmp_path: Path, every_loss: list[float]
