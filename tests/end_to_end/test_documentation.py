@@ -45,7 +45,7 @@ def test_the_flags_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = [
         "", "separate", "train", "demo", "export", "models list", "models import", "evaluate",
         "compare", "data list", "data prepare", "models download", "models verify", "models remove",
-        "teach", "models inspect", "prompts list", "prompts show", "prompts install",
+        "teach", "models convert", "models inspect", "prompts list", "prompts show", "prompts install",
         "prompts remove",
     ]  # fmt: skip
     pages = [unbraid(*command.split(), "--help").stdout for command in commands]
