@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -126,5 +126,5 @@ def _is_of_another_kind(member: Any, data: object) -> bool:
     """Whether the ``kind`` that the data gives is not one that this dataclass has."""
     if not dataclasses.is_dataclass(member) or not isinstance(data, Mapping):
         return False
-    kinds = get_args(get_type_hints(member).get("kind"))
-    return bool(kinds) and "kind" in data and data["kind"] not in kinds
+    kind = get_type_hints(member).get("kind")
+    return get_origin(kind) is Literal and "kind" in data and data["kind"] not in get_args(kind)

@@ -170,7 +170,7 @@ class SeparationModule(_Module):
         if isinstance(method, MixitConfig | RemixingConfig):
             if method.supervised_weight and batch.references.shape[1] > 1:
                 loss = supervised_loss(self.model, batch, self._loss)
-                return "supervised_loss_db", method.supervised_weight * loss
+                return "supervised_loss", method.supervised_weight * loss
             return f"{method.kind}_loss", self._loss_without_references(method, batch.mixture)
         return "loss_db", supervised_loss(self.model, batch, self._loss)
 
