@@ -255,6 +255,11 @@ def test_item_i_is_added_to_item_i_plus_half_the_batch() -> None:
     torch.testing.assert_close(heard[0], expected / expected.std(dim=1, keepdim=True))
 
 
+def test_a_mixture_without_a_partner_is_refused() -> None:
+    with pytest.raises(ConfigError, match="in pairs, but 3 of a batch"):
+        mixture_invariant_loss(split_bands, torch.zeros(3, LENGTH), MixitConfig())
+
+
 def test_the_sparsity_is_added_by_its_weight() -> None:
     mixtures = band_noise(4, seed=0).sum(dim=1)
     losses = [

@@ -68,7 +68,15 @@ def mixture_invariant_loss(
         mixtures: An even number; each is brought to a standard deviation of 1, so that both of a
             sum are as loud.
         config: How.
+
+    Raises:
+        ConfigError: If the number of mixtures is odd.
     """
+    if len(mixtures) % 2:
+        raise ConfigError(
+            f"MixIT adds up mixtures in pairs, but {len(mixtures)} of a batch reached this device; "
+            "batch_size must be even for each device."
+        )
     pairs = (mixtures / scale_of(mixtures)).unflatten(0, (2, -1)).transpose(0, 1)
     total = pairs.sum(dim=1)
     scale = scale_of(total)
