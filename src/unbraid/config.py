@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -106,11 +106,11 @@ def _unknown_keys(kind: Any, data: object, where: str) -> Iterator[str]:
     arguments = get_args(kind)
     if get_origin(kind) in (Union, UnionType):
         # A key is unknown only when no member of the union knows it.
-        found = [list(_unknown_keys(member, data, where)) for member in arguments]
         fitting = [
-            problems
-            for member, problems in zip(arguments, found, strict=True)
+            list(_unknown_keys(member, data, where))
+            for member in arguments
             if dataclasses.is_dataclass(member) == isinstance(data, Mapping)
+            and not _is_of_another_kind(member, data)
         ]
         if fitting and all(fitting):
             yield from min(fitting, key=len)
@@ -120,3 +120,11 @@ def _unknown_keys(kind: Any, data: object, where: str) -> Iterator[str]:
     elif get_origin(kind) in (dict, Mapping) and isinstance(data, Mapping):
         for key, item in data.items():
             yield from _unknown_keys(arguments[-1], item, f"{where}.{key}")
+
+
+def _is_of_another_kind(member: Any, data: object) -> bool:
+    """Whether the ``kind`` that the data gives is not one that this dataclass has."""
+    if not dataclasses.is_dataclass(member) or not isinstance(data, Mapping):
+        return False
+    kind = get_type_hints(member).get("kind")
+    return get_origin(kind) is Literal and "kind" in data and data["kind"] not in get_args(kind)

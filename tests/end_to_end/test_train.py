@@ -12,11 +12,13 @@ import torch
 
 from conftest import tiny_config
 from synthetic_pool import make_pool
+from tiny_unconditional import tiny_unconditional_config
 from training_recipe import BY_EXAMPLE, TAGGER, write_by_example, write_recipe
 from unbraid.apps.pack_corpus import PackSettings, pack_corpus
 from unbraid.apps.queries import with_queries
 from unbraid.apps.separator import Separator
 from unbraid.checkpoints import load_bundle
+from unbraid.config import dump
 from unbraid.errors import ConfigError, DataError
 from unbraid.models.waveform import build_model
 from unbraid.training import lightning, run
@@ -163,6 +165,7 @@ def test_both_stages_go_on_to_the_last_bit(
             "num_classes must be 4, not 5",
         ),
         ({"model": {**BY_EXAMPLE["model"], "sample_rate": 32000}}, "must be 32000"),
+        ({"method": {"kind": "supervised"}}, "not by method: supervised"),
     ],
 )
 def test_a_tagger_that_does_not_fit_the_run_is_refused(
@@ -172,6 +175,136 @@ def test_a_tagger_that_does_not_fit_the_run_is_refused(
         run.train(write_by_example(tmp_path, pool, **changes), [], tmp_path / "out", resume=False)
 
 
+WITHOUT_REFERENCES = {
+    "model": dump(tiny_unconditional_config(3)),
+    "recipe": {"crop_s": 0.25, "scenes": [{"prompts": ["speech", "sfx-mix"]}]},
+    "validation": {
+        "every_steps": 4,
+        "mixtures_per_scene": 1,
+        "scenes": [{"prompts": ["speech", "sfx-mix"]}],
+    },
+    "batch_size": 4,
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "mixit": {"kind": "mixit", "sparsity_weight": 1.0},
+    "remixing": {
+        "kind": "remixing",
+        "remixit_weight": 0.5,
+        "teacher": {"decay": 0.5, "steps_per_epoch": 2},
+    },
+    "remixing by step": {
+        "kind": "remixing",
+        "num_sources": 2,
+        "teacher": {"decay": 0.5, "every": "step", "steps_per_epoch": 4},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "average_decay"),
+    [("mixit", 0.5), ("remixing", None), ("remixing", 0.5), ("remixing by step", None)],
+)
+def test_a_run_without_references_goes_on_to_the_last_bit(
+    pool: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    average_decay: float | None,
+) -> None:
+    optimiser = {"warmup_steps": 2, "average_decay": average_decay}
+    recipe = write_recipe(
+        tmp_path, pool, **WITHOUT_REFERENCES, method=METHODS[method], optimiser=optimiser
+    )
+    run.train(recipe, [], tmp_path / "whole", resume=False)
+    name = "mixture_invariant_loss" if method == "mixit" else "remixing_loss"
+    original = getattr(lightning, name)
+    calls: list[int] = []
+
+    def failing(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("the power went out")
+        return original(*arguments)
+
+    monkeypatch.setattr(lightning, name, failing)
+    with pytest.raises(RuntimeError, match="power"):
+        run.train(recipe, [], tmp_path / "stopped", resume=False)
+    run.train(recipe, [], tmp_path / "stopped", resume=True)
+    assert len(calls) == 7
+
+    states = [
+        torch.load(run.last_checkpoint(tmp_path / folder), weights_only=False)
+        for folder in ("whole", "stopped")
+    ]
+    for key in ("state_dict", "current_model_state"):
+        expected, resumed = (state.get(key, {}) for state in states)
+        assert all(torch.equal(resumed[each], expected[each]) for each in expected)
+    state = states[0]["current_model_state" if average_decay else "state_dict"]
+    teacher = {each for each in state if each.startswith("teacher.model.")}
+    assert bool(teacher) == (method != "mixit")
+    # It lags behind, and has left its start.
+    student = "network.codec.decoders.0.first.weight"
+    if teacher:
+        assert not torch.equal(state[f"teacher.model.{student}"], state[f"model.{student}"])
+    bundle = load_bundle(tmp_path / "stopped/bundle")
+    assert bundle.model.prompts.names == ("source",)
+    assert len(bundle.model.separate_all(torch.randn(1, 999))[0]) == 3
+
+
+def test_references_are_not_looked_at_without_a_weight(
+    pool: Path, tmp_path: Path, every_loss: list[float]
+) -> None:
+    method = METHODS["remixing"]
+    recipe = write_recipe(tmp_path, pool, **WITHOUT_REFERENCES, method=method)
+    run.train(recipe, ["max_steps=2"], tmp_path / "out", resume=False)
+    assert every_loss == []
+
+
+def test_recordings_and_mixtures_with_references_are_learnt_side_by_side(
+    pool: Path, tmp_path: Path, every_loss: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {
+        **WITHOUT_REFERENCES,
+        "recipe": {
+            "crop_s": 0.25,
+            "scenes": [{"prompts": ["music-mix"]}, {"prompts": ["speech", "sfx-mix"]}],
+        },
+        "method": {**METHODS["remixing"], "supervised_weight": 2.0},
+    }
+    heard: list[torch.Tensor] = []
+    original = lightning.remixing_loss
+
+    def recording(*arguments: Any) -> torch.Tensor:
+        heard.append(arguments[2])
+        return original(*arguments)
+
+    monkeypatch.setattr(lightning, "remixing_loss", recording)
+    recipe = write_recipe(tmp_path, pool, **settings)
+    run.train(recipe, ["max_steps=8"], tmp_path / "out", resume=False)
+    assert len(every_loss) + len(heard) == 8
+    assert every_loss
+    assert heard
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ({"kind": "mixt"}, "'mixit'"),
+        ({"sparsity_weight": 2}, "kind"),
+        ({"kind": "mixit", "sparsity": 2}, "did you mean sparsity_weight"),
+        ({"kind": "mixit", "teacher": {}}, "unknown key 'teacher'"),
+        ({"kind": "supervised", "sparsity_weight": 2}, "unknown key 'sparsity_weight'"),
+        ({"kind": "by_example"}, "for a model with a tagger"),
+        ({"kind": "mixit"}, "two sources or more of any kind"),
+    ],
+)
+def test_a_method_that_makes_no_sense_is_refused(
+    pool: Path, tmp_path: Path, method: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run.load_config(write_recipe(tmp_path, pool, method=method))
+
+
 @pytest.mark.parametrize("name", ["mini", "query-mini"])
 def test_the_recipes_that_ship_make_sense(name: str) -> None:
     config = run.load_config(Path(run.__file__).parent / "recipes" / f"{name}.yaml")
@@ -179,6 +312,35 @@ def test_the_recipes_that_ship_make_sense(name: str) -> None:
         build_model(config.model).num_parameters
         == {"mini": 1_575_418, "query-mini": 1_395_067}[name]
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "num_outputs"),
+    [
+        ("fuss-mixit", "mixit", 8),
+        ("fuss-self-remixing", "remixing", 4),
+        ("self-remixing", "remixing", 4),
+    ],
+)
+def test_the_recipes_without_references_make_sense(name: str, kind: str, num_outputs: int) -> None:
+    config = run.load_config(Path(run.__file__).parent / "recipes" / f"{name}.yaml")
+    assert config.learning_method.kind == kind
+    assert config.data.pools["recording"]
+    with torch.device("meta"):
+        model = build_model(config.model)
+    assert model.config.outputs == ("source",) * num_outputs
+    # Each mixture is one whole recording at the level at which it is.
+    assert [scene.prompts for scene in config.recipe.scenes] == [("recording",)]
+    assert all(set(scene.prompts) <= set(config.data.pools) for scene in config.validation.scenes)
+
+
+def test_the_start_for_tuss_has_the_body_of_the_model_that_ships() -> None:
+    recipes = Path(run.__file__).parent / "recipes"
+    start, mini = (run.load_config(recipes / f"{name}.yaml") for name in ("self-remixing", "mini"))
+    assert start.model.network["codec"] == mini.model.network["codec"]
+    assert start.model.network["first"] == mini.model.network["cross_prompt"]
+    assert start.model.network["second"] == mini.model.network["extraction"]
+    assert start.model.stft == mini.model.stft
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")

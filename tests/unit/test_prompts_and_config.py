@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -70,6 +71,29 @@ def test_configs_come_back_as_they_went() -> None:
 def test_what_does_not_fit_is_named_with_its_place(data: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(Outer, data)
+
+
+@dataclass(frozen=True)
+class Round:
+    kind: Literal["round"] = "round"
+    radius: int = 1
+
+
+@dataclass(frozen=True)
+class Square:
+    kind: Literal["square"] = "square"
+    side: int = 1
+
+
+@dataclass(frozen=True)
+class Drawing:
+    shape: Round | Square
+
+
+def test_keys_of_another_kind_are_unknown() -> None:
+    assert parse(Drawing, {"shape": {"kind": "square", "side": 2}}) == Drawing(Square(side=2))
+    with pytest.raises(ConfigError, match="unknown key 'radius'; known: kind, side"):
+        parse(Drawing, {"shape": {"kind": "square", "radius": 2}})
 
 
 @pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2", "\x00", "{" * 3000])

@@ -251,6 +251,20 @@ def test_fuss_lists_only_the_splits_that_are_there(tmp_path: Path) -> None:
     assert [files.split for files in mixtures(root)] == ["validation"] * 3 + ["eval"] * 3
 
 
+def test_mixtures_of_fuss_are_recordings_beside_their_sources(tmp_path: Path) -> None:
+    root = make_fuss(tmp_path)
+    (root / "ssdata" / "train_example_list.txt").unlink()
+    rows = list(fuss.recordings(root))
+    assert {row.split for row in rows} == {"validation", "eval"}
+    assert [row.kind for row in rows[:3]] == [
+        "mixture/fuss", "sfx/fuss_background", "sfx/fuss_foreground",
+    ]  # fmt: skip
+    assert len(rows) == 2 * (3 + 7)
+    assert rows[0].path == "ssdata/validation/example00000.wav"
+    (root / rows[0].path).unlink()
+    told(fuss.recordings(root), str(root / rows[0].path), "validation_example_list.txt")
+
+
 def test_a_missing_source_of_fuss_is_named_with_its_list(tmp_path: Path) -> None:
     root = make_fuss(tmp_path)
     path = root / "ssdata" / "eval" / "example00002_sources" / "foreground2_sound.wav"

@@ -13,6 +13,7 @@ can fetch (``known_models``) are models of the user once they are fetched, and n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -38,6 +39,8 @@ Origin: TypeAlias = Literal["embedded", "user", "path", "hub"]
 
 #: The model that is used when none is named.
 DEFAULT_MODEL = "mini"
+
+_NAME = re.compile(r"\w[\w.+-]*")
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,24 @@ def user_models() -> dict[str, Path]:
         str(folder) if name in taken else name: folder
         for name, folder in _bundles(user_models_dir())
     }
+
+
+def own_model_folder(name: str) -> Path:
+    """Where a new model of the user's belongs.
+
+    Raises:
+        CheckpointError: If that can be no name, or a model of the package has it.
+    """
+    if not _NAME.fullmatch(name):
+        raise CheckpointError(
+            f"{name!r} cannot be the name of a model; give a name of letters, digits, "
+            "'.', '-' and '_'."
+        )
+    if name in embedded_models():
+        raise CheckpointError(
+            f"{name}: a model of that name comes with unbraid; choose another name."
+        )
+    return user_models_dir() / name
 
 
 def _bundles(parent: Path) -> Iterator[tuple[str, Path]]:

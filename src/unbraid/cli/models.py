@@ -185,6 +185,55 @@ def import_one(
     print(f"written to {bundle.folder}")
 
 
+@models.command("convert")
+@reports_errors
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="A model without prompts: its name, its folder, or hf:owner/name.")
+    ],
+    target: Annotated[
+        str, typer.Option("--to", metavar="ARCHITECTURE", help="What to make of it: tuss.")
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", "-o", metavar="NAME", help="The new model's name among yours, or its folder."
+        ),
+    ],
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            "--prompts",
+            "-p",
+            metavar="NAMES",
+            help="What it is to be asked for, names with commas between them.",
+            show_default="the usual eight",
+        ),
+    ] = None,
+    loudest_on: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Take the decoder's last layer from the output that is loudest on this recording.",
+            show_default="a fresh layer",
+        ),
+    ] = None,
+) -> None:
+    """Begin a TUSS with the weights of a model that was trained without prompts.
+
+    The new model has to be trained before it separates anything.
+    """
+    from unbraid.apps.convert_model import convert_model
+    from unbraid.cli.separate import split_names
+
+    named = split_names([prompts]) if prompts is not None else None
+    bundle, conversion = convert_model(source, target, out, named, loudest_on)
+    print(f"{bundle.card.name}: {bundle.model.num_parameters:,} parameters, {bundle.card.licence}")
+    print(f"taken over: {len(conversion.taken)} tensors")
+    print(f"fresh: {len(conversion.fresh)} tensors and {len(bundle.config.prompts)} prompts")
+    print(f"written to {bundle.folder}")
+
+
 @models.command("verify")
 @reports_errors
 def verify(

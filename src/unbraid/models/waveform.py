@@ -186,6 +186,13 @@ class WaveformModel(nn.Module):
             outputs=self.outputs_for(prompt_indices),
         )
 
+    def separate_all(
+        self, mixture: Float[Tensor, "batch *channel time"]
+    ) -> Float[Tensor, "batch output *channel time"]:
+        """Give every output of a model with fixed outputs, in order; otherwise as ``forward``."""
+        rows = self.all_outputs.to(mixture.device)
+        return self(mixture, rows.expand(len(mixture), -1))
+
     def with_prompts(self, vectors: Mapping[str, Float[Tensor, "vector dim"]]) -> WaveformModel:
         """A model that also knows these prompts; it shares the network, and this one stays.
 

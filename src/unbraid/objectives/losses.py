@@ -58,6 +58,23 @@ def thresholded_snr_loss(
     return pairwise.gather(1, assignment.unsqueeze(1)).mean()
 
 
+def negative_snr(
+    estimates: Float[Tensor, "*#axes time"],
+    references: Float[Tensor, "*#axes time"],
+    max_snr_db: float,
+    eps: float,
+) -> Float[Tensor, "*#axes"]:
+    """Negative SNR with a ceiling, of each estimate against the reference at its place, in dB.
+
+    10 log10(|e - r|^2 + tau |r|^2 + eps) - 10 log10(|r|^2 + eps), with tau = 10^(-max_snr_db / 10)
+    and powers summed over time. Finite, and so is its gradient, where all is silent.
+    """
+    power = references.square().sum(dim=-1)
+    error = (estimates - references).square().sum(dim=-1)
+    tau = 10.0 ** (-max_snr_db / 10.0)
+    return 10.0 * (torch.log10(error + tau * power + eps) - torch.log10(power + eps))
+
+
 def _pairwise_loss(
     estimates: Float[Tensor, "batch source time"],
     references: Float[Tensor, "batch source time"],
@@ -67,8 +84,9 @@ def _pairwise_loss(
     """The loss of every estimate against every reference."""
     tau = 10.0 ** (-config.max_snr_db / 10.0)
     power = references.square().sum(dim=-1)
-    error = (estimates.unsqueeze(2) - references.unsqueeze(1)).square().sum(dim=-1)
-    active = _db(error + tau * power.unsqueeze(1), config) - _db(power.unsqueeze(1), config)
+    active = negative_snr(
+        estimates.unsqueeze(2), references.unsqueeze(1), config.max_snr_db, config.eps
+    )
 
     if config.silence_threshold == "group":
         same = (prompt_indices.unsqueeze(2) == prompt_indices.unsqueeze(1)).to(references)

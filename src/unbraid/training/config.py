@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
 
 from unbraid.data.access import Access
 from unbraid.data.unreadable import MAX_UNREADABLE
 from unbraid.errors import ConfigError
 from unbraid.mixing.recipe import MixRecipe, Scene
+from unbraid.mixing.remix import check_batch_size
 from unbraid.models.taggers.htsat import HtsatConfig
 from unbraid.models.waveform import ModelConfig
 from unbraid.objectives.losses import SnrLossConfig
 from unbraid.prompts import ANY_SOURCE
+from unbraid.training.methods.by_example import ByExampleConfig
+from unbraid.training.methods.mixit import MixitConfig
+from unbraid.training.methods.remixing import RemixingConfig
+from unbraid.training.methods.supervised import SupervisedConfig
 from unbraid.training.methods.tagging import StripeConfig
+
+#: How a run learns; ``kind`` tells which.
+Method: TypeAlias = Annotated[
+    SupervisedConfig | ByExampleConfig | MixitConfig | RemixingConfig,
+    Field(discriminator="kind"),
+]
 
 
 @dataclass(frozen=True)
@@ -126,14 +139,19 @@ class TrainConfig:
     """One training run.
 
     A model with a tagger has no prompts. It is trained in two stages: the tagger, on the pools
-    as its classes, then the network, by example. Others are trained by their prompts.
+    as its classes, then the network, by example. Others are trained by their prompts, or, with
+    fixed outputs for sources of any kind, without references.
 
     Attributes:
         name: Names the run's folder and the model that comes out.
         model: What to train.
         data: Recordings.
         recipe: How they are mixed.
-        loss: What is minimised where the model is asked with prompts.
+        method: How the model learns; None for ``by_example`` where it has a tagger, and else
+            ``supervised``. ``mixit`` and ``remixing`` learn from mixtures alone. With their
+            ``supervised_weight`` above 0, batches of mixtures of several sources are learnt
+            with references, and only those of one source, which are whole recordings, without.
+        loss: What is minimised where references are used.
         tagging: How the model's tagger is trained; needed where it has one.
         optimiser: How.
         validation: What is measured on the way.
@@ -161,6 +179,7 @@ class TrainConfig:
     model: ModelConfig
     data: DataConfig
     recipe: MixRecipe = field(default_factory=MixRecipe)
+    method: Method | None = None
     loss: SnrLossConfig = field(default_factory=SnrLossConfig)
     tagging: TaggingConfig | None = None
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -184,6 +203,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.model.tagger is not None:
             self._check_tagger(self.model.tagger)
+        elif isinstance(self.method, ByExampleConfig):
+            raise ConfigError("method: by_example is for a model with a tagger; give model.tagger.")
         unknown = set(self.data.pools) - set(self.model.prompts)
         if unknown and ANY_SOURCE not in self.model.prompts and self.model.tagger is None:
             names = ", ".join(sorted(unknown))
@@ -194,7 +215,53 @@ class TrainConfig:
         if self.devices != "auto" and self.devices < 1:
             raise ConfigError(f"devices must be auto or at least 1, not {self.devices}.")
 
+        if isinstance(self.method, MixitConfig | RemixingConfig):
+            self._check_unsupervised(self.method)
+
+    @property
+    def learning_method(self) -> Method:
+        """How the model learns, said or not."""
+        if self.method is not None:
+            return self.method
+        return SupervisedConfig() if self.model.tagger is None else ByExampleConfig()
+
+    def _check_unsupervised(self, method: MixitConfig | RemixingConfig) -> None:
+        outputs = self.model.outputs
+        if len(outputs) < 2 or set(outputs) != {ANY_SOURCE}:
+            raise ConfigError(
+                f"method: {method.kind} is for a model that gives two sources or more of any kind; "
+                f"take an architecture with fixed outputs and name each of them {ANY_SOURCE!r} in "
+                "model.outputs."
+            )
+        if isinstance(method, MixitConfig) and self.batch_size % 2:
+            raise ConfigError(
+                f"method: mixit adds up mixtures in pairs; batch_size must be even, not "
+                f"{self.batch_size}."
+            )
+        if isinstance(method, RemixingConfig):
+            count = method.num_sources or len(outputs)
+            if count > len(outputs):
+                raise ConfigError(
+                    f"method.num_sources is {count}, but the model gives {len(outputs)} sources."
+                )
+            if method.batch_shuffle == "constrained":
+                check_batch_size(self.batch_size, count)
+        if method.supervised_weight:
+            lengths = {len(scene.prompts) for scene in self.recipe.scenes}
+            counts = lengths or set(self.recipe.num_sources)
+            if 1 not in counts or counts == {1}:
+                raise ConfigError(
+                    "method.supervised_weight needs mixtures of one source, which are learnt "
+                    "without references, and of several, which are learnt with: give both in "
+                    "recipe.scenes or recipe.num_sources."
+                )
+
     def _check_tagger(self, tagger: HtsatConfig) -> None:
+        if not isinstance(self.learning_method, ByExampleConfig):
+            raise ConfigError(
+                f"a model with a tagger is trained by example, not by method: "
+                f"{self.learning_method.kind}; leave method out."
+            )
         if self.tagging is None or self.model.prompts:
             raise ConfigError(
                 "a model with a tagger is trained by example: leave model.prompts empty, and say "

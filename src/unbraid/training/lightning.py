@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import signal
 from collections.abc import Mapping
 from functools import partial
@@ -24,7 +25,13 @@ from unbraid.models.taggers.htsat import Htsat
 from unbraid.models.waveform import WaveformModel
 from unbraid.prompts import ANY_SOURCE
 from unbraid.training.config import OptimiserConfig, TrainConfig
-from unbraid.training.methods.by_example import by_example_loss, estimates_by_example
+from unbraid.training.methods.by_example import (
+    ByExampleConfig,
+    by_example_loss,
+    estimates_by_example,
+)
+from unbraid.training.methods.mixit import MixitConfig, mixture_invariant_loss
+from unbraid.training.methods.remixing import RemixingConfig, Teacher, remixing_loss
 from unbraid.training.methods.supervised import supervised_loss
 from unbraid.training.methods.tagging import StripeConfig, tagging_accuracy, tagging_loss
 
@@ -136,7 +143,7 @@ class _Module(pl.LightningModule):
 
 
 class SeparationModule(_Module):
-    """A model that learns to separate: by example if it has a tagger, else by its prompts."""
+    """A model that learns to separate, by the method of its run."""
 
     model: WaveformModel
 
@@ -145,16 +152,45 @@ class SeparationModule(_Module):
             model, config.optimiser, config.max_steps, config.seed, scenes, "si_sdri_db"
         )
         self._loss = config.loss
+        self._method = config.learning_method
+        # A part of the module, so that it is saved with the run.
+        self.teacher = Teacher(model) if isinstance(self._method, RemixingConfig) else None
 
     def training_step(self, batch: MixtureBatch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        if self.model.tagger is not None:
-            loss = by_example_loss(self.model, batch)
-            self.log("train/loss", loss, batch_size=len(batch.mixture), sync_dist=True)
-        else:
-            loss = supervised_loss(self.model, batch, self._loss)
-            self.log("train/loss_db", loss, batch_size=len(batch.mixture), sync_dist=True)
+        name, loss = self._named_loss(batch)
+        self.log(f"train/{name}", loss, batch_size=len(batch.mixture), sync_dist=True)
         return loss
+
+    def _named_loss(self, batch: MixtureBatch) -> tuple[str, Tensor]:
+        """The loss of a batch, and what it is called in logs."""
+        method = self._method
+        if isinstance(method, ByExampleConfig):
+            return "loss", by_example_loss(self.model, batch)
+        if isinstance(method, MixitConfig | RemixingConfig):
+            if method.supervised_weight and batch.references.shape[1] > 1:
+                loss = supervised_loss(self.model, batch, self._loss)
+                return "supervised_loss", method.supervised_weight * loss
+            return f"{method.kind}_loss", self._loss_without_references(method, batch.mixture)
+        return "loss_db", supervised_loss(self.model, batch, self._loss)
+
+    def _loss_without_references(
+        self, method: MixitConfig | RemixingConfig, mixture: Tensor
+    ) -> Tensor:
+        if isinstance(method, MixitConfig):
+            return mixture_invariant_loss(self.model.separate_all, mixture, method)
+        assert self.teacher is not None, "this method has one"
+        # Another seed in every step, see ``on_train_batch_start``.
+        rng = random.Random(torch.initial_seed())
+        return remixing_loss(self.model.separate_all, self.teacher, mixture, method, rng)
+
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        """Learn; then the teacher, if there is one, follows."""
+        super().optimizer_step(*arguments, **named)
+        if self.teacher is not None:
+            assert isinstance(self._method, RemixingConfig)
+            decay = self._method.teacher.decay_at(self.global_step + 1)
+            self.teacher.follow(self.model, decay)
 
     def validation_step(
         self, batch: MixtureBatch, batch_idx: int, dataloader_idx: int = 0
@@ -162,11 +198,10 @@ class SeparationModule(_Module):
         """SI-SDR improvement of one mixture, logged under its scene; gives the estimates."""
         if self.model.tagger is not None:
             estimates = estimates_by_example(self.model, batch)
+        elif self.model.names_sources:
+            estimates = self.model(batch.mixture, batch.prompt_indices)
         else:
-            asked = batch.prompt_indices
-            if not self.model.names_sources:
-                asked = self.model.all_outputs.to(asked.device).expand(len(asked), -1)
-            estimates = self.model(batch.mixture, asked)
+            estimates = self.model.separate_all(batch.mixture)
         gain = (best_si_sdr_db(estimates, batch) - mixture_si_sdr_db(batch)).mean()
         self.log_measure(gain, batch, dataloader_idx)
         return {"estimates": estimates}

@@ -333,7 +333,9 @@ def learnt(run_dir: Path) -> tuple[dict[str, torch.Tensor], int]:
     # Our own file.
     checkpoint = torch.load(last_checkpoint(run_dir), map_location="cpu", weights_only=False)
     weights = {
-        name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()
+        name.removeprefix("model."): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith("model.")  # and not those of a teacher
     }
     return weights, checkpoint["global_step"]
 

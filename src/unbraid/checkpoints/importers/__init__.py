@@ -5,7 +5,6 @@ Importing is the user's act: no such weights come with this package.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,15 @@ from torch import Tensor
 
 from unbraid.checkpoints.bundle import Bundle, load_bundle, save_bundle
 from unbraid.checkpoints.card import Card
-from unbraid.checkpoints.catalogue import embedded_models
+from unbraid.checkpoints.catalogue import own_model_folder
 from unbraid.checkpoints.importers import sfc, st_sed_sep, tf_locoformer, tuss, unconditional
 from unbraid.checkpoints.importers.released import Released, read_files
 from unbraid.checkpoints.known_models import find_by_digest
 from unbraid.errors import CheckpointError
-from unbraid.folders import user_models_dir
 from unbraid.models.waveform import WaveformModel
 from unbraid.prompts import canonical_name
 
 __all__ = ["build", "import_released", "read_released"]
-
-_NAME = re.compile(r"\w[\w.+-]*")
 
 
 def import_released(
@@ -65,16 +61,7 @@ def import_released(
     released = read_files(path)
     name = name or (out.name if out is not None else "") or released.name
     if out is None:
-        if not _NAME.fullmatch(name):
-            raise CheckpointError(
-                f"{name!r} cannot be the name of a model; give a name of letters, digits, "
-                "'.', '-' and '_'."
-            )
-        if name in embedded_models():
-            raise CheckpointError(
-                f"{name}: a model of that name comes with unbraid; choose another name."
-            )
-        out = user_models_dir() / name
+        out = own_model_folder(name)
     model = build(released, outputs, None if tagger is None else read_files(tagger))
     save_bundle(model, out, _card(released, name), overwrite=overwrite)
     return load_bundle(out)

@@ -25,13 +25,40 @@ from unbraid.data.corpora.base import (
     Track,
     check_choice,
     check_equal_lengths,
+    recording_of,
     require,
     require_files,
 )
+from unbraid.data.manifest import Recording
 from unbraid.errors import DataError
 
 _TITLE = "FUSS"
+_LICENCE = "CC BY 4.0"
 _SPLITS = ("train", "validation", "eval")
+
+
+def recordings(root: Path) -> Iterator[Recording]:
+    """The mixtures as recordings, to learn from without references, and their sources.
+
+    Mixtures are ``mixture/fuss``, sources ``sfx/fuss_background`` and ``sfx/fuss_foreground``; of
+    every split whose list is there.
+
+    Raises:
+        DataError: If a file is missing.
+    """
+    home = _home(root, "ssdata")
+    for split in _present_splits(root / home):
+        example_list = root / home / f"{split}_example_list.txt"
+        require(root, [str(home / example_list.name)], _TITLE)
+        examples = _read_examples(example_list)
+        named = (str(home / path) for paths in examples for path in paths)
+        require_files(root, named, example_list.name)
+        for mixture, *sources in examples:
+            yield recording_of(root, root / home / mixture, "mixture/fuss", split, _LICENCE)
+            for path in sources:
+                ground = "back" if PurePosixPath(path).name.startswith("back") else "fore"
+                kind = f"sfx/fuss_{ground}ground"
+                yield recording_of(root, root / home / path, kind, split, _LICENCE)
 
 
 def mixtures(root: Path, split: str = "eval", *, reverb: bool = False) -> Iterator[MixtureFiles]:
@@ -87,10 +114,14 @@ def _read_examples(path: Path) -> list[list[str]]:
 
 
 def _all_mixtures(root: Path) -> Iterator[MixtureFiles]:
-    home = root / _home(root, "ssdata")
-    present = [split for split in _SPLITS if (home / f"{split}_example_list.txt").exists()]
-    for split in present or ["eval"]:
+    for split in _present_splits(root / _home(root, "ssdata")):
         yield from mixtures(root, split)
+
+
+def _present_splits(home: Path) -> list[str]:
+    """Splits whose lists are there; with none, the one whose list is then missed."""
+    present = [split for split in _SPLITS if (home / f"{split}_example_list.txt").exists()]
+    return present or ["eval"]
 
 
 CORPUS = Corpus(
@@ -111,5 +142,6 @@ CORPUS = Corpus(
             "sha256:7f51e4231661aa99150c51d42d3fad30a381a38416dba02c3b81fe217188d005",
         ),
     ),
+    recordings=recordings,
     mixtures=_all_mixtures,
 )

@@ -19,6 +19,9 @@ Differs: Where a clip is loud is known from its level, not from the tagger's sco
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -26,6 +29,17 @@ from torch import Tensor
 from unbraid.data.dynamic import MixtureBatch
 from unbraid.dsp.stft import FftTransform
 from unbraid.models.waveform import WaveformModel, separate
+
+
+@dataclass(frozen=True)
+class ByExampleConfig:
+    """Learning by example, after the tagger, which ``TrainConfig.tagging`` describes.
+
+    Attributes:
+        kind: What tells it from the other methods.
+    """
+
+    kind: Literal["by_example"] = "by_example"
 
 
 def by_example_loss(model: WaveformModel, batch: MixtureBatch) -> Float[Tensor, ""]:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.data.dynamic import MixtureBatch
 from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.losses import SnrLossConfig, thresholded_snr_loss
+
+
+@dataclass(frozen=True)
+class SupervisedConfig:
+    """Learning from mixtures whose sources are known; ``TrainConfig.loss`` says how.
+
+    Attributes:
+        kind: What tells it from the other methods.
+    """
+
+    kind: Literal["supervised"] = "supervised"
 
 
 def supervised_loss(
