@@ -117,7 +117,7 @@ class TrainConfig:
         model: What to train.
         data: Recordings.
         recipe: How they are mixed.
-        loss: What is minimised where the model is asked with prompts.
+        loss: What is minimised where the model is asked with prompts; slots have their own loss.
         tagging: How the model's tagger is trained; needed where it has one.
         optimiser: How.
         validation: What is measured on the way.

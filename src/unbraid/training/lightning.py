@@ -25,6 +25,7 @@ from unbraid.models.waveform import WaveformModel
 from unbraid.prompts import ANY_SOURCE
 from unbraid.training.config import OptimiserConfig, TrainConfig
 from unbraid.training.methods.by_example import by_example_loss, estimates_by_example
+from unbraid.training.methods.slots import autoencoder_estimates, learns_slots, slots_loss
 from unbraid.training.methods.supervised import supervised_loss
 from unbraid.training.methods.tagging import StripeConfig, tagging_accuracy, tagging_loss
 
@@ -136,7 +137,7 @@ class _Module(pl.LightningModule):
 
 
 class SeparationModule(_Module):
-    """A model that learns to separate: by example if it has a tagger, else by its prompts."""
+    """A model that learns to separate: by example if it has a tagger, else by prompts or slots."""
 
     model: WaveformModel
 
@@ -151,6 +152,9 @@ class SeparationModule(_Module):
         if self.model.tagger is not None:
             loss = by_example_loss(self.model, batch)
             self.log("train/loss", loss, batch_size=len(batch.mixture), sync_dist=True)
+        elif learns_slots(self.model.network):
+            loss = slots_loss(self.model, batch)
+            self.log("train/loss", loss, batch_size=len(batch.mixture), sync_dist=True)
         else:
             loss = supervised_loss(self.model, batch, self._loss)
             self.log("train/loss_db", loss, batch_size=len(batch.mixture), sync_dist=True)
@@ -162,6 +166,8 @@ class SeparationModule(_Module):
         """SI-SDR improvement of one mixture, logged under its scene; gives the estimates."""
         if self.model.tagger is not None:
             estimates = estimates_by_example(self.model, batch)
+        elif learns_slots(self.model.network) and self.model.network.num_outputs == 1:
+            estimates = autoencoder_estimates(self.model, batch)
         else:
             asked = batch.prompt_indices
             if not self.model.names_sources:
