@@ -274,11 +274,11 @@ def measure(references: Sequence[Float[Tensor, "source time"]], bundles: Sequenc
         ("oracle", chunk_s, oracle, None) for chunk_s in CHUNKS_S
     ]
     for bundle in bundles:
-        model = load_bundle(resolve_model(bundle)).model.eval()
-        estimator = with_model(model)
-        network = parse(AudioSlotsConfig, dict(model.config.network))
-        chunk_s = network.frames * model.config.stft.hop_length / RATE
-        methods.append((Path(bundle).name, chunk_s, estimator, model))
+        loaded = load_bundle(resolve_model(bundle)).model.eval()
+        estimator = with_model(loaded)
+        network = parse(AudioSlotsConfig, dict(loaded.config.network))
+        chunk_s = network.frames * loaded.config.stft.hop_length / RATE
+        methods.append((Path(bundle).name, chunk_s, estimator, loaded))
     layout: dict[str, dict[Masks, Score]] = {}
     stitching: dict[str, dict[str, Score]] = {}
     for name, chunk_s, estimator, model in methods:
