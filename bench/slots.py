@@ -1,7 +1,9 @@
 """AudioSlots on mixtures of two speakers, in the layout of its paper, and its ways of stitching.
 
-Mixtures of 10 s of two speakers of the evaluation split of a manifest, at 16 kHz and at levels that
-differ by up to 8 dB, are cut into chunks of 0.5 s or 1 s and masked chunk by chunk, by masks from
+Mixtures of 4 s of two speakers of the evaluation split of a manifest, at 16 kHz and at levels that
+differ by up to 8 dB, are cut into chunks of 0.5 s or 1 s and masked chunk by chunk. (The paper's
+last 10 s.) Clips that are shorter than the mixture are left out, since with silence around them
+speakers seldom speak at once; ``--pauses`` takes them all. The masks come from
 
 - the compressed magnitudes of the sources themselves (oracle),
 - what a model with one slot makes of each source (autoencoder),
@@ -20,7 +22,8 @@ paper does. The second one has what is left without references, with Wiener-like
 Oracle masks are there too, in a random order in every chunk: they test the stitching alone.
 SI-SNR is that of the paper, without removal of means.
 
-    python bench/slots.py [BUNDLE ...] [--mixtures 50] [--manifest manifest.csv]
+    python bench/slots.py [BUNDLE ...] [--mixtures 50] [--length 4] [--manifest manifest.csv]
+    python bench/slots.py --length 10 --pauses      what stitching makes of pauses
 
 Each bundle is a slot model at 16 kHz with two slots or, for the autoencoder, with one; how long
 its chunks are it says itself.
@@ -68,7 +71,6 @@ from unbraid.training.methods.slots import autoencoder_estimates
 RATE = 16_000
 STFT = StftConfig(512, 125, "hann", "reflect")
 SCENE = Scene(("speech", "speech"))
-LENGTH_S = 10.0
 LEVELS_DB = (-8.0, 0.0)
 CHUNKS_S = (0.5, 1.0)
 MASKS: tuple[Masks, ...] = ("binary", "wiener")
@@ -88,10 +90,17 @@ class Score:
 # Material and scores
 
 
-def draw_references(manifest: Path, count: int) -> list[Float[Tensor, "source time"]]:
+def draw_references(
+    manifest: Path, count: int, length_s: float, *, has_pauses: bool
+) -> list[Float[Tensor, "source time"]]:
     recipe, clips, store = open_evaluation(
-        manifest, RATE, ("speech",), crop_s=LENGTH_S, scenes=(SCENE,), gain_db={"speech": LEVELS_DB}
+        manifest, RATE, ("speech",), crop_s=length_s, scenes=(SCENE,), gain_db={"speech": LEVELS_DB}
     )
+    if not has_pauses:
+        clips = {
+            name: tuple(clip for clip in pool if clip.duration_s >= length_s)
+            for name, pool in clips.items()
+        }
     plans = fixed_plans(Planner(recipe, clips), (SCENE,), count, store.read, RATE, SEED)
     (chosen,) = plans.values()
     return [render(plan, store.read, RATE).references for plan in chosen]
@@ -310,9 +319,14 @@ def main() -> None:
     parser.add_argument("bundles", nargs="*", help="names or folders of slot models")
     parser.add_argument("--manifest", type=Path, default=SHARED / "data" / "manifest.csv")
     parser.add_argument("--mixtures", type=int, default=50)
+    parser.add_argument("--length", type=float, default=4.0, help="of a mixture, in seconds")
+    parser.add_argument("--pauses", action="store_true", help="take short clips, too")
     arguments = parser.parse_args()
     if has_manifest(arguments.manifest):
-        measure(draw_references(arguments.manifest, arguments.mixtures), arguments.bundles)
+        references = draw_references(
+            arguments.manifest, arguments.mixtures, arguments.length, has_pauses=arguments.pauses
+        )
+        measure(references, arguments.bundles)
 
 
 if __name__ == "__main__":
