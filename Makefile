@@ -44,6 +44,7 @@ bench: $(VENV)/.developing
 	$(BIN)/python bench/stereo.py
 	$(BIN)/python bench/presence.py
 	$(BIN)/python bench/teaching.py
+	$(BIN)/python bench/slots.py --manifest $(MANIFEST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,20 +62,25 @@ def has_manifest(manifest: Path) -> bool:
 
 
 def open_evaluation(
-    manifest: Path, sample_rate: int, **changes: Any
+    manifest: Path, sample_rate: int, prompts: Sequence[str] | None = None, **changes: Any
 ) -> tuple[MixRecipe, dict[str, tuple[Clip, ...]], ClipStore]:
     """The recipe to draw by, the clips by prompt, and the store that reads them.
 
     Args:
         manifest: Of the recordings.
         sample_rate: What clips are read at.
+        prompts: The only ones that are wanted; None for all.
         changes: Fields of the recipe that shall be different.
     """
     config = load_config(RECIPE)
     clips, store = open_pools(
         manifest,
         read_manifest(manifest),
-        config.data.pools,
+        {
+            name: patterns
+            for name, patterns in config.data.pools.items()
+            if prompts is None or name in prompts
+        },
         config.data.validation_split,
         sample_rate,
         user_cache_dir(),

@@ -281,6 +281,7 @@ def save_example(architecture: str, example: str, folder: Path) -> Path:
     [
         ("tf_locoformer", "attention, stereo", "hears 2 channels together"),
         ("tuss", "mamba", "a recurrence over bins"),
+        ("audio_slots", "transformer", "say --length"),
     ],
 )
 def test_what_makes_no_useful_graph_is_refused(

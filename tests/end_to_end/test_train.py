@@ -307,11 +307,57 @@ def test_a_method_that_makes_no_sense_is_refused(
 
 @pytest.mark.parametrize("name", ["mini", "query-mini"])
 def test_the_recipes_that_ship_make_sense(name: str) -> None:
+
+
+@pytest.mark.parametrize(
+    ("name", "num_parameters"),
+    [
+        ("mini", 1_575_418),
+        ("query-mini", 1_395_067),
+        ("audioslots-mini", 1_287_985),
+        ("audioslots-libri2mix", 39_276_737),
+    ],
+)
+def test_the_recipes_that_ship_make_sense(name: str, num_parameters: int) -> None:
     config = run.load_config(Path(run.__file__).parent / "recipes" / f"{name}.yaml")
-    assert (
-        build_model(config.model).num_parameters
-        == {"mini": 1_575_418, "query-mini": 1_395_067}[name]
+    with torch.device("meta"):
+        assert build_model(config.model).num_parameters == num_parameters
+
+
+SLOTS = {
+    "model": {
+        "architecture": "audio_slots",
+        "sample_rate": 8000,
+        "stft": {"n_fft": 128, "hop_length": 50, "window": "hann", "padding": "reflect"},
+        "outputs": ["speech", "speech"],
+        "segment_s": 0.1,
+        "overlap_s": 0.05,
+        "network": {
+            "frames": 16, "channels": [4, 4, 4, 8], "depths": [1, 1, 1, 1], "norm_groups": 2,
+            "dim": 8, "num_heads": 2, "hidden_dim": 8, "num_layers": 1, "decoder_dim": 8,
+            "decoder_layers": 2,
+        },
+    },
+    "recipe": {"crop_s": 0.1, "scenes": [{"prompts": ["speech", "speech"]}]},
+    "validation": {
+        "every_steps": 2, "mixtures_per_scene": 1, "scenes": [{"prompts": ["speech", "speech"]}],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("num_slots", [2, 1])
+def test_slots_are_learnt_validated_and_kept(num_slots: int, pool: Path, tmp_path: Path) -> None:
+    speech = {"data": {"manifest": str(pool), "pools": {"speech": POOLS["speech"]},
+                       "cache_dir": str(pool.parent / "cache")}}  # fmt: skip
+    recipe = write_recipe(tmp_path, pool, **SLOTS, **speech)
+    overrides = [f"model.network.num_slots={num_slots}", "max_steps=2"]
+    overrides.append(f"model.outputs={['speech'] * num_slots}")
+    bundle = load_bundle(run.train(recipe, overrides, tmp_path / "out", resume=False))
+    assert bundle.model.network.num_outputs == num_slots
+    rows = list(
+        csv.DictReader((tmp_path / "out/log/version_0/metrics.csv").read_text().splitlines())
     )
+    assert any(row["valid/si_sdri_db/mean"] for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from unbraid.dsp.masks import (
 from unbraid.dsp.stft import StftConfig, istft, stft
 from unbraid.errors import ConfigError
 from unbraid.evaluation import oracles
-from unbraid.evaluation.oracles import ORACLES, oracle_estimates, oracle_stft
+from unbraid.evaluation.oracles import ORACLES, in_oracle_order, oracle_estimates, oracle_stft
 from unbraid.objectives.measures import si_sdr_db, snr_db
 
 RATE = 8000
@@ -161,3 +161,13 @@ def test_silence_and_shortness_are_no_special_cases(num_samples: int) -> None:
 def test_an_unknown_oracle_is_named_with_the_nearest_known_one() -> None:
     with pytest.raises(ConfigError, match=r"'wiener'.*did you mean wiener_like"):
         oracle_estimates("wiener", noise(1, 1, 9), noise(1, 9), RATE)
+
+
+def test_chunks_are_joined_in_the_order_that_is_right_for_each() -> None:
+    references = noise(4, 3, 50)
+    orders = [[0, 1, 2], [2, 0, 1], [1, 0, 2], [2, 1, 0]]
+    shuffled = torch.stack([each[order] for each, order in zip(references, orders, strict=True)])
+    estimates = shuffled + 0.3 * noise(4, 3, 50, seed=1)
+    ordered = in_oracle_order(estimates, references)
+    assert float(snr_db(ordered, references).min()) > 5.0
+    torch.testing.assert_close(in_oracle_order(references, references), references)

@@ -17,6 +17,7 @@ from unbraid.apps.whole_files import make_folder, remove_empty, write_whole
 from unbraid.checkpoints import Bundle, find_prompts, load_bundle, resolve_model, with_taught
 from unbraid.dsp.resample import resample
 from unbraid.errors import CheckpointError, ConfigError
+from unbraid.models.architectures.audio_slots import AudioSlots
 from unbraid.models.inference import for_inference
 from unbraid.nn.selective_scan import SelectiveScan
 
@@ -75,7 +76,8 @@ def export_onnx(
         PromptError: For an empty list, a name that the model does not know, or a prompt that was
             made for another one.
         ConfigError: If ``length_s`` is not a length, or the network is of a kind that makes no
-            useful graph: one that hears several channels, or one with a recurrence over bins.
+            useful graph: one that hears several channels, one with a recurrence over bins, or one
+            of slots without ``length_s``.
         AudioError: If the file cannot be written.
     """
     if path.is_dir() or (path.exists() and not overwrite):
@@ -89,7 +91,7 @@ def export_onnx(
     folder = resolve_model(model)
     asked = find_prompts(folder, prompts)
     bundle = with_taught(load_bundle(folder), asked)
-    _refuse_what_cannot_be_exported(bundle)
+    _refuse_what_cannot_be_exported(bundle, is_open=length_s is None)
     names = bundle.model.prompts.resolve(asked.names)
     rate = bundle.config.sample_rate
     num_samples = None if length_s is None else _num_samples(length_s, rate)
@@ -128,8 +130,13 @@ def export_onnx(
     )
 
 
-def _refuse_what_cannot_be_exported(bundle: Bundle) -> None:
+def _refuse_what_cannot_be_exported(bundle: Bundle, *, is_open: bool) -> None:
     network, name = bundle.model.network, bundle.card.name
+    if is_open and isinstance(network, AudioSlots):
+        raise ConfigError(
+            f"{name}: hears chunks of one length, so the length of the graph cannot stay open; "
+            f"say --length {bundle.config.segment_s:g}."
+        )
     if network.num_channels > 1:
         raise ConfigError(
             f"{name}: hears {network.num_channels} channels together, and graphs take one; "

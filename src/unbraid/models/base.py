@@ -41,6 +41,8 @@ class SpectralModel(nn.Module, ABC):
     num_outputs: int | None = None
     #: How many channels it hears together.
     num_channels: int = 1
+    #: How many frames it can hear at once; None for any number.
+    most_frames: int | None = None
 
     @abstractmethod
     def forward(

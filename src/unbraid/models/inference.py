@@ -56,6 +56,7 @@ class _Autocast(SpectralModel):
         self.query_vectors = network.query_vectors
         self.num_outputs = network.num_outputs
         self.num_channels = network.num_channels
+        self.most_frames = network.most_frames
         self._network = network
         self._device_type = device_type
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -236,9 +237,24 @@ def _resampled(
 
 def _lengths(config: SeparationConfig, model: WaveformModel) -> tuple[float, float]:
     """Seconds of a segment and of an overlap: what was asked for, or what suits the model."""
-    segment_s = model.config.segment_s if config.segment_s is None else config.segment_s
-    default_overlap_s = min(model.config.overlap_s, segment_s / 4)
+    most_s = _most_s(model)
+    if (config.segment_s or model.config.segment_s) > most_s:
+        # What was asked for cannot be had, and its overlap was meant for it.
+        config = replace(config, segment_s=most_s, overlap_s=None)
+    if config.segment_s is None or config.segment_s == model.config.segment_s:
+        segment_s, default_overlap_s = model.config.segment_s, model.config.overlap_s
+    else:
+        segment_s = config.segment_s
+        default_overlap_s = min(model.config.overlap_s, segment_s / 4)
     return segment_s, default_overlap_s if config.overlap_s is None else config.overlap_s
+
+
+def _most_s(model: WaveformModel) -> float:
+    """The longest chunk that the model can hear, in seconds."""
+    if model.network.most_frames is None:
+        return math.inf
+    # A frame stands at the beginning and at the end of every hop.
+    return (model.network.most_frames - 1) * model.config.stft.hop_length / model.sample_rate
 
 
 def joined(blocks: Sequence[SeparatedBlock], num_sources: int, num_channels: int) -> SeparatedBlock:

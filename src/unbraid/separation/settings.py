@@ -22,9 +22,11 @@ class SeparationConfig:
     """What may be chosen about a separation, whatever the model.
 
     Attributes:
-        segment_s: Length of the chunks in seconds; None for what suits the model.
+        segment_s: Length of the chunks in seconds; None for what suits the model. Where the model
+            hears shorter chunks only, as long as it hears.
         overlap_s: How much neighbouring chunks share, in seconds; None for what suits the
-            model, or a quarter of the segment where that is less.
+            model, or, with a segment of another length than the model's, for a quarter of that
+            where it is less.
         join: How chunks are joined; see ``separation.chunking.ChunkPlan``.
         gate: Make a stem digital silence where its sound is absent; see ``separation.gate``.
         consistency: ``project`` changes the stems so that they add up to the mixture; see

@@ -151,7 +151,7 @@ class TrainConfig:
             ``supervised``. ``mixit`` and ``remixing`` learn from mixtures alone. With their
             ``supervised_weight`` above 0, batches of mixtures of several sources are learnt
             with references, and only those of one source, which are whole recordings, without.
-        loss: What is minimised where references are used.
+        loss: What is minimised where references are used; slots have a loss of their own.
         tagging: How the model's tagger is trained; needed where it has one.
         optimiser: How.
         validation: What is measured on the way.

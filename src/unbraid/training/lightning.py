@@ -32,6 +32,7 @@ from unbraid.training.methods.by_example import (
 )
 from unbraid.training.methods.mixit import MixitConfig, mixture_invariant_loss
 from unbraid.training.methods.remixing import RemixingConfig, Teacher, remixing_loss
+from unbraid.training.methods.slots import autoencoder_estimates, learns_slots, slots_loss
 from unbraid.training.methods.supervised import supervised_loss
 from unbraid.training.methods.tagging import StripeConfig, tagging_accuracy, tagging_loss
 
@@ -172,6 +173,8 @@ class SeparationModule(_Module):
                 loss = supervised_loss(self.model, batch, self._loss)
                 return "supervised_loss", method.supervised_weight * loss
             return f"{method.kind}_loss", self._loss_without_references(method, batch.mixture)
+        if learns_slots(self.model.network):
+            return "loss", slots_loss(self.model, batch)
         return "loss_db", supervised_loss(self.model, batch, self._loss)
 
     def _loss_without_references(
@@ -198,6 +201,8 @@ class SeparationModule(_Module):
         """SI-SDR improvement of one mixture, logged under its scene; gives the estimates."""
         if self.model.tagger is not None:
             estimates = estimates_by_example(self.model, batch)
+        elif learns_slots(self.model.network) and self.model.network.num_outputs == 1:
+            estimates = autoencoder_estimates(self.model, batch)
         elif self.model.names_sources:
             estimates = self.model(batch.mixture, batch.prompt_indices)
         else:

@@ -32,7 +32,7 @@ def supervised_loss(
     A model with fixed outputs is asked for all of them; those that the mixture has no source for
     are to be silent.
     """
-    batch = _with_all_outputs(model, batch)
+    batch = with_all_outputs(model, batch)
     estimates = model(batch.mixture, batch.prompt_indices)
     # The loss has absolute terms, so it is taken at the level the network works at.
     scale = batch.mixture.std(dim=-1).clamp_min(1e-8)[:, None, None]
@@ -41,7 +41,8 @@ def supervised_loss(
     )
 
 
-def _with_all_outputs(model: WaveformModel, batch: MixtureBatch) -> MixtureBatch:
+def with_all_outputs(model: WaveformModel, batch: MixtureBatch) -> MixtureBatch:
+    """The batch with a reference for every fixed output of the model, silent where it has none."""
     places = model.outputs_for(batch.prompt_indices)
     if places is None:
         return batch
