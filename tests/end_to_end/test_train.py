@@ -305,10 +305,6 @@ def test_a_method_that_makes_no_sense_is_refused(
         run.load_config(write_recipe(tmp_path, pool, method=method))
 
 
-@pytest.mark.parametrize("name", ["mini", "query-mini"])
-def test_the_recipes_that_ship_make_sense(name: str) -> None:
-
-
 @pytest.mark.parametrize(
     ("name", "num_parameters"),
     [
