@@ -221,14 +221,17 @@ def test_recipe_that_makes_no_sense(tmp_path: Path, content: str | None, words: 
     assert files_below(tmp_path) == before
 
 
-def test_training_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_training_without_its_extra(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [name for name in sys.modules if name.startswith("unbraid.training")]:
         monkeypatch.delitem(sys.modules, name)
     for name in [name for name in sys.modules if name.partition(".")[0] == "lightning"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lightning", None)
 
-    outcome = unbraid("train", tmp_path / "recipe.yaml")
+    outcome = unbraid("train", tmp_path / "recipe.yaml", *flags)
 
     assert outcome.code == MISSING_EXTRA
     assert "pip install 'unbraid[train]'" in outcome.error

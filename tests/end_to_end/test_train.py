@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from conftest import tiny_config
-from synthetic_pool import make_pool
+from synthetic_pool import POOLS, make_pool
 from tiny_unconditional import tiny_unconditional_config
 from training_recipe import BY_EXAMPLE, TAGGER, write_by_example, write_recipe
 from unbraid.apps.pack_corpus import PackSettings, pack_corpus

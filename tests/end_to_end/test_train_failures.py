@@ -70,7 +70,7 @@ def test_a_loss_that_is_no_number_keeps_its_batch_and_the_checkpoint(
     assert batch["mixture"].shape == (2, 24000)
     assert batch["references"].shape == (2, batch["prompt_indices"].shape[1], 24000)
     assert len(batch["plans"]) == 2
-    assert {"crop_s", "sources", "bandwidth_hz"} == set(batch["plans"][0])
+    assert {"crop_s", "sources", "bandwidth_hz"} < set(batch["plans"][0])
 
 
 def test_weights_that_are_no_numbers_are_not_saved(

@@ -57,15 +57,18 @@ def train(
     ] = False,
 ) -> None:
     """Train a model by a recipe."""
+    # Before its neighbours: it says what to install where Lightning is missing.
+    from unbraid.training import run
+
     if is_trial:
         _try_out(config, overrides or [], out, as_json)
         return
     if as_json:
         raise ConfigError("--json is for --dry-run; a run keeps its figures in its log.")
-    from unbraid.training import devices, run
+    from unbraid.training.devices import is_first_rank
 
     bundle = run.train(config, overrides or [], out, resume)
-    if devices.is_first_rank():
+    if is_first_rank():
         print(f"written to {bundle}")
 
 
