@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unbraid.audio import probe
@@ -20,6 +19,9 @@ from unbraid.data.store import ClipStore, active_blocks
 from unbraid.errors import AudioError, DataError
 from unbraid.mixing.recipe import Clip
 from unbraid.mixing.songs import Song, SongPlanner, Stem, render_stems
+
+#: A stem this far below the mixture is taken for silence.
+_UNHEARD_DB = -50.0
 
 
 class SongStore:
@@ -136,17 +138,32 @@ def song_batches(
     number = 0
     while True:
         plans = planner.draw_batch(batch_size, f"{seed}/{number}")
-        references = torch.stack(
+        sources = torch.stack(
             [render_stems(plan, store.read, length, store.sample_rate) for plan in plans]
         )
+        mixture = sources.sum(dim=1)
         yield MixtureBatch(
-            mixture=references.sum(dim=1),
-            references=references,
+            mixture=mixture,
+            references=sources * is_heard(sources, mixture),
             prompt_indices=torch.tensor(
                 [[rows[stem.prompt] for stem in plan.stems] for plan in plans]
             ),
         )
         number += 1
+
+
+def is_heard(
+    sources: Float[Tensor, "batch source *channel time"],
+    mixture: Float[Tensor, "batch *channel time"],
+) -> Bool[Tensor, "batch source ..."]:
+    """Which sources are loud enough to be brought out; the others are taken for silence.
+
+    A stem rests for long, but seldom at digital zero: without a bound the noise of a mixing desk
+    would weigh as much as a singer.
+    """
+    powers = [each.flatten(2).square().sum(dim=2) for each in (sources, mixture.unsqueeze(1))]
+    heard = powers[0] > powers[1] * 10.0 ** (_UNHEARD_DB / 10.0)
+    return heard.reshape(*heard.shape, *[1] * (sources.ndim - 2))
 
 
 def _recording(root: Path, track: Track) -> Recording:

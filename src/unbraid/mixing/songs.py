@@ -162,6 +162,9 @@ def render_stems(
 ) -> Float[Tensor, "source *channel time"]:
     """Turn a plan into its sources, whose sum is the mixture; several channels keep their image.
 
+    Stems that are put together anew have a root mean square of 1 before their gain, over all
+    channels together; one whose crop is silent is zero.
+
     Args:
         plan: The plan.
         read: Reads the clips that it names.
