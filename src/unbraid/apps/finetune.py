@@ -145,6 +145,7 @@ class Finetuned:
         learnt_from: Names of the songs that it learnt from.
         held_back: Names of those that it was checked and measured with.
         num_chosen_by: On how many pieces the best state was chosen.
+        is_chosen_by_others: Whether these are other pieces than those that are measured.
         pieces: The pieces that it was measured on.
         gains: What was measured: for all prompts first, then for each.
         seconds: How long it took.
@@ -158,6 +159,7 @@ class Finetuned:
     learnt_from: tuple[str, ...]
     held_back: tuple[str, ...]
     num_chosen_by: int
+    is_chosen_by_others: bool
     pieces: tuple[Piece, ...]
     gains: tuple[Gain, ...]
     seconds: float
@@ -246,6 +248,7 @@ def finetune(
         learnt_from=tuple(song.name for song in songs.learnt_from),
         held_back=tuple(song.name for song in songs.held_back),
         num_chosen_by=len(chosen_by),
+        is_chosen_by_others=len(pieces) > 1,
         pieces=measured,
         gains=_gains(measured),
         seconds=time.monotonic() - begun,

@@ -116,9 +116,9 @@ def _figures(gain: Gain) -> dict[str, dict[str, float]]:
 def _text(finetuned: Finetuned, name: str, source: Bundle) -> str:
     return f"""# {name}
 
-{source.card.name} (sha256 {source.digest}), tuned with `unbraid finetune` on recordings of its user.
-The licence of its weights is that of {source.card.name}: {source.card.licence}. Whether the recordings
-allow it to be passed on is for that user to know.
+{source.card.name} (sha256 {source.digest}), tuned with `unbraid finetune` on recordings
+of its user. The licence of its weights is that of {source.card.name}: {source.card.licence}.
+Whether the recordings allow it to be passed on is for that user to know.
 
 {format_markdown(gains_table(finetuned)).strip()}
 
