@@ -84,7 +84,7 @@ def test_a_stem_without_a_recording_left_is_silent() -> None:
 
 
 def test_what_is_far_below_the_mixture_is_not_heard() -> None:
-    sources = torch.stack([torch.ones(4), torch.full((4,), 1e-3), torch.full((4,), 1e-2)])[None]
+    sources = torch.stack([torch.ones(4), torch.full((4,), 1e-3), torch.full((4,), 2e-2)])[None]
     assert is_heard(sources, sources.sum(1)).flatten().tolist() == [True, False, True]
 
 

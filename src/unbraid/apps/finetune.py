@@ -252,7 +252,7 @@ def finetune(
         pieces=measured,
         gains=_gains(measured),
         seconds=time.monotonic() - begun,
-        warnings=(*songs.warnings, *_doubts(tuned, pieces, songs.learnt_from)),
+        warnings=(*songs.warnings, *_doubts(tuned, options, pieces, songs.learnt_from)),
     )
 
 
@@ -473,8 +473,19 @@ def _mean_over_prompts(results: Sequence[ItemResult], measure: str) -> float:
     return fmean(fmean(each) for each in values if each)
 
 
-def _doubts(tuned: TunedModel, pieces: Sequence[Item], learnt_from: Sequence[Song]) -> list[str]:
+def _doubts(
+    tuned: TunedModel,
+    options: FinetuneOptions,
+    pieces: Sequence[Item],
+    learnt_from: Sequence[Song],
+) -> list[str]:
     doubts = []
+    num_steps, last = options.tuning.num_steps, tuned.checks[-1].step
+    if last < num_steps and not tuned.is_over:
+        doubts.append(
+            f"{options.minutes:g} minutes were enough for {last} of {num_steps} steps; "
+            "give more --minutes, or fewer --steps."
+        )
     if any(not math.isfinite(check.loss or 0.0) for check in tuned.checks):
         doubts.append("the loss became infinite and learning stopped; lower --learning-rate.")
     if tuned.best.step == 0:

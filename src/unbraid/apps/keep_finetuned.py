@@ -76,7 +76,7 @@ def card_of(finetuned: Finetuned, name: str, source: Bundle) -> Card:
     """The card of a tuned model: where it comes from, what was measured, and the old card."""
     options, best = finetuned.options, finetuned.tuned.best
     num_songs = len(finetuned.learnt_from)
-    songs = f"{num_songs} song{'s' if num_songs != 1 else ''}"
+    songs, steps = _count(num_songs, "song"), _count(best.step, "step")
     facts = {
         "model": source.card.name,
         "digest": source.digest,
@@ -95,12 +95,16 @@ def card_of(finetuned: Finetuned, name: str, source: Bundle) -> Card:
     return Card(
         name=name,
         licence=source.card.licence,
-        source=f"tuned by unbraid on {songs} for {best.step} steps, from {source.card.name} "
+        source=f"tuned by unbraid on {songs} for {steps}, from {source.card.name} "
         f"(sha256 {source.digest})",
         description=f"{source.card.name}, tuned on {songs}",
         text=_text(finetuned, name, source),
         more={**source.card.more, "tuned_from": facts},
     )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _figures(gain: Gain) -> dict[str, dict[str, float]]:

@@ -21,7 +21,7 @@ from unbraid.mixing.recipe import Clip
 from unbraid.mixing.songs import Song, SongPlanner, Stem, render_stems
 
 #: A stem this far below the mixture is taken for silence.
-_UNHEARD_DB = -50.0
+_UNHEARD_DB = -40.0
 
 
 class SongStore:

@@ -62,11 +62,14 @@ class Learnt(Generic[State]):
         state: The state at the best check.
         checks: All checks in order.
         best: The best one: never worse than the first.
+        is_over: Whether checks or a broken loss ended it, and not the number of steps or
+            whoever may stop it.
     """
 
     state: State
     checks: tuple[Check, ...]
     best: Check
+    is_over: bool
 
 
 def learn_with_checks(
@@ -96,6 +99,7 @@ def learn_with_checks(
     checks = [Check(0, measure(kept), None)]
     best = checks[0]
     losses: list[float] = []
+    is_over = False
     for step in range(1, pace.num_steps + 1):
         loss = loss_of_next()
         optimiser.zero_grad()
@@ -105,7 +109,8 @@ def learn_with_checks(
         optimiser.step()
         schedule.step()
         losses.append(loss.item())
-        is_last = not goes_on(step) or step == pace.num_steps or not math.isfinite(losses[-1])
+        is_over = not math.isfinite(losses[-1])
+        is_last = not goes_on(step) or step == pace.num_steps or is_over
         if step % pace.check_every and not is_last:
             continue
         now = state()
@@ -114,6 +119,7 @@ def learn_with_checks(
         losses = []
         if check.score > best.score:
             best, kept = check, now
-        if is_last or sum(later.step > best.step for later in checks) >= pace.patience:
+        is_over = is_over or sum(later.step > best.step for later in checks) >= pace.patience
+        if is_last or is_over:
             break
-    return Learnt(kept, tuple(checks), best)
+    return Learnt(kept, tuple(checks), best, is_over)

@@ -29,7 +29,7 @@ _PATTERNS: Mapping[What, tuple[str, ...]] = {
 }
 
 #: The fewer numbers learn, the faster each of them may.
-_LEARNING_RATES: Mapping[What, float] = {"all": 3e-4, "prompts-and-codec": 1e-3, "lora": 1e-3}
+_LEARNING_RATES: Mapping[What, float] = {"all": 1e-4, "prompts-and-codec": 3e-4, "lora": 1e-3}
 
 # A reference that is silent alone in its group is held against the mixture.
 _LOSS = SnrLossConfig(silence_threshold="mixture")
@@ -80,12 +80,14 @@ class TunedModel:
         num_learning: How many numbers learnt.
         checks: All checks in order.
         best: The best one: never worse than the first.
+        is_over: Whether checks ended it, and not the number of steps or whoever may stop it.
     """
 
     model: WaveformModel
     num_learning: int
     checks: tuple[Check, ...]
     best: Check
+    is_over: bool
 
 
 class Tuning:
@@ -159,7 +161,9 @@ class Tuning:
             goes_on,
         )
         num_learning = sum(each.numel() for each in self._learning)
-        return TunedModel(learnt.state.cpu(), num_learning, learnt.checks, learnt.best)
+        return TunedModel(
+            learnt.state.cpu(), num_learning, learnt.checks, learnt.best, learnt.is_over
+        )
 
     def _plain_copy(self) -> WaveformModel:
         """The model as it is now, adapters merged."""
