@@ -67,7 +67,7 @@ class SongStore:
         recordings = {track: _recording(root, track) for track in tracks}
         folder = cache_dir / f"songs-{_state(root, tracks)}"
         self._stores = [
-            ClipStore(root, list(recordings.values()), sample_rate, folder, channel)
+            ClipStore(root, list(recordings.values()), sample_rate, folder, channel=channel)
             for channel in range(num_channels)
         ]
         self._keys = {track: recording.key for track, recording in recordings.items()}

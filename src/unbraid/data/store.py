@@ -73,6 +73,7 @@ class ClipStore:
         sample_rate: int,
         cache_dir: Path,
         max_unreadable: float = MAX_UNREADABLE,
+        *,
         channel: int = 0,
     ) -> None:
         self.sample_rate = sample_rate
