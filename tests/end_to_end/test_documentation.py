@@ -9,8 +9,15 @@ import soundfile
 
 from command_line import unbraid
 from conftest import ROOT
+from song_miniatures import make_songs
 
-DOCUMENTS = ["README.md", "docs/python.md", "docs/prompts.md", "docs/teaching.md"]
+DOCUMENTS = [
+    "README.md",
+    "docs/python.md",
+    "docs/prompts.md",
+    "docs/teaching.md",
+    "docs/finetuning.md",
+]
 GUIDES = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -24,6 +31,7 @@ def test_the_python_in_it_runs(
     array = 0.1 * np.random.default_rng(0).standard_normal((2, 30000)).astype(np.float32)
     for name in ("film.wav", "theirs.wav", "eight-hours.flac"):
         soundfile.write(name, array.T, 44100)
+    make_songs(tmp_path / "songs", 2, seconds=2.0)
     names = {"array": array, "user_pressed_stop": False}
     for block in blocks:
         exec(compile(block, document, "exec"), names)
@@ -39,13 +47,13 @@ def test_its_links_lead_somewhere(document: str) -> None:
 
 def test_the_flags_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # a narrow help page cuts flags off
-    guides = ("docs/command-line.md", "docs/prompts.md", "docs/teaching.md")
+    guides = ("docs/command-line.md", "docs/prompts.md", "docs/teaching.md", "docs/finetuning.md")
     text = "".join((ROOT / guide).read_text() for guide in guides)
     named = set(re.findall(r"--[a-z][a-z0-9]+", text))
     commands = [
         "", "separate", "train", "demo", "export", "models list", "models import", "evaluate",
         "compare", "data list", "data prepare", "data pack", "models download", "models verify",
-        "models remove", "teach", "models convert", "models inspect", "prompts list",
+        "models remove", "teach", "finetune", "models convert", "models inspect", "prompts list",
         "prompts show", "prompts install", "prompts remove", "prompts map",
     ]  # fmt: skip
     pages = [unbraid(*command.split(), "--help").stdout for command in commands]

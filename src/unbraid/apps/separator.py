@@ -265,7 +265,7 @@ def load_separator(
     return Separator(
         loaded,
         config,
-        device=_best_device() if device is None else device,
+        device=best_device() if device is None else device,
         prompt_digests=asked.digests,
     )
 
@@ -311,7 +311,8 @@ def as_waveform(recording: Waveform | Tensor | np.ndarray, sample_rate: int | No
     return Waveform(samples.detach().float().cpu(), sample_rate)
 
 
-def _best_device() -> str:
+def best_device() -> str:
+    """The device that is used where none is named: a GPU if there is one."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

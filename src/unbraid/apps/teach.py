@@ -36,8 +36,8 @@ from unbraid.models.inference import for_inference
 from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.measures import si_sdr_db
 from unbraid.prompts import ALIASES
+from unbraid.training.methods.checked_learning import Check
 from unbraid.training.methods.prompt_tuning import (
-    Check,
     TuningConfig,
     nearest_prompt,
     tune_prompts,

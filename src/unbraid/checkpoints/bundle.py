@@ -111,7 +111,7 @@ def save_bundle(
     if dtype not in _DISK_DTYPES:
         raise ValueError(f"weights are stored as float32, float16 or bfloat16, not {dtype}")
     folder = Path(folder)
-    _refuse_what_is_in_the_way(folder, overwrite)
+    refuse_what_is_in_the_way(folder, overwrite=overwrite)
     if model.prompts.weight.shape[1] != model.prompts.dim:
         raise CheckpointError(
             f"{folder}: a model is saved with one vector per prompt, and this one was given "
@@ -343,7 +343,12 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def _refuse_what_is_in_the_way(folder: Path, overwrite: bool) -> None:
+def refuse_what_is_in_the_way(folder: Path, *, overwrite: bool) -> None:
+    """Make sure that a model can be saved as ``folder``, before work goes into it.
+
+    Raises:
+        CheckpointError: If there is a model that is not to be replaced, or anything else.
+    """
     if not folder.exists():
         return
     if not folder.is_dir() or not (is_bundle(folder) or _is_empty(folder)):

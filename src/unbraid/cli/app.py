@@ -20,6 +20,7 @@ from unbraid.cli.data import data
 from unbraid.cli.demo import demo
 from unbraid.cli.evaluate import evaluate
 from unbraid.cli.export import export
+from unbraid.cli.finetune import finetune
 from unbraid.cli.models import models
 from unbraid.cli.prompts import prompts
 from unbraid.cli.separate import separate
@@ -50,6 +51,7 @@ app.command()(separate)
 app.add_typer(models, name="models")
 app.add_typer(prompts, name="prompts")
 app.command()(teach)
+app.command()(finetune)
 app.command()(evaluate)
 app.command()(compare)
 app.add_typer(data, name="data")

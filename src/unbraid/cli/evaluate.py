@@ -12,6 +12,7 @@ import typer
 
 from unbraid.cli.console import one_line, reports_errors
 from unbraid.cli.separate import split_names
+from unbraid.cli.stem_translation import parse_stems
 
 if TYPE_CHECKING:
     from unbraid.apps.evaluate import Evaluation
@@ -179,7 +180,7 @@ def evaluate(
     [first_device, *more] = parse_devices(device)
     if more:
         raise ConfigError(f"--device {device}: an evaluation runs on one device.")
-    translation = _translation(stem or [])
+    translation = parse_stems(stem or [])
     if estimates is None:
         info = model_info(model)
         added: list[Path] = []
@@ -262,18 +263,6 @@ def _tasks(
         known = STANDARD_PROMPTS if prompts is None else prompts
         tasks.append(folder_task(folder, known, translation, limit, split))
     return tasks
-
-
-def _translation(stems: Sequence[str]) -> Mapping[str, str]:
-    from unbraid.errors import ConfigError
-
-    translation = {}
-    for each in split_names(stems):
-        name, separator, prompt = each.partition("=")
-        if not (name and separator and prompt):
-            raise ConfigError(f"--stem {each}: write it as NAME=PROMPT, for example dialog=speech.")
-        translation[name.strip()] = prompt.strip()
-    return translation
 
 
 def _with_files(translation: Mapping[str, str], model: Path) -> tuple[dict[str, str], list[Path]]:

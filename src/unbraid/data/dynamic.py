@@ -25,15 +25,21 @@ class MixtureBatch:
     """Mixtures of one length that ask for the same number of sources.
 
     Attributes:
-        mixture: What the model hears.
+        mixture: What the model hears; with an axis for channels if it hears several together.
         references: What it should give. They need not add up to the mixture, see
             ``mixing.augmentation``.
         prompt_indices: Rows of the prompt bank, one per reference.
     """
 
-    mixture: Float[Tensor, "batch time"]
-    references: Float[Tensor, "batch source time"]
+    mixture: Float[Tensor, "batch *channel time"]
+    references: Float[Tensor, "batch source *channel time"]
     prompt_indices: Int[Tensor, "batch source"]
+
+    def to(self, device: torch.device) -> MixtureBatch:
+        """The same batch on a device."""
+        return MixtureBatch(
+            self.mixture.to(device), self.references.to(device), self.prompt_indices.to(device)
+        )
 
 
 class MixtureStream(IterableDataset[MixtureBatch]):

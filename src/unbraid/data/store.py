@@ -57,6 +57,7 @@ class ClipStore:
         sample_rate: The rate to hold it at.
         cache_dir: Where the decoded samples are kept.
         max_unreadable: How large a share of the recordings may be unreadable. They are left out.
+        channel: Which channel to hold; of recordings with fewer, the last one.
 
     Attributes:
         unreadable: The recordings that were left out.
@@ -72,11 +73,16 @@ class ClipStore:
         sample_rate: int,
         cache_dir: Path,
         max_unreadable: float = MAX_UNREADABLE,
+        *,
+        channel: int = 0,
     ) -> None:
         self.sample_rate = sample_rate
+        self._channel = channel
         self.unreadable = UnreadableClips((row.key for row in recordings), max_unreadable)
         facts = [[recording.key, size_bytes(root / recording.path)] for recording in recordings]
-        key = hashlib.sha256(json.dumps([sample_rate, facts]).encode()).hexdigest()[:16]
+        # Stores of the first channel have kept their names since there were no others.
+        wanted = [sample_rate, facts, channel] if channel else [sample_rate, facts]
+        key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
         self._samples_path = cache_dir / f"clips-{key}.i16"
         index_path = cache_dir / f"clips-{key}.json"
         if not index_path.is_file():
@@ -113,6 +119,10 @@ class ClipStore:
         """All recordings that it holds."""
         return tuple(self._index)
 
+    def num_samples(self, key: str) -> int:
+        """Length of a recording."""
+        return self._index[key].length
+
     def active_s(self, key: str) -> tuple[float, ...]:
         """Starts of the stretches of a recording that are not silent."""
         return self._index[key].active_s
@@ -148,7 +158,12 @@ class ClipStore:
             with part.open("wb") as file:
                 for recording in recordings:
                     try:
-                        mono = read_mono(root / recording.path, recording.track, self.sample_rate)
+                        mono = read_channel(
+                            root / recording.path,
+                            recording.track,
+                            self.sample_rate,
+                            self._channel,
+                        )
                     except AudioError as error:
                         self.unreadable.note(recording.key, str(error))
                         continue
@@ -167,14 +182,19 @@ class ClipStore:
         written.rename(index_path)
 
 
-def read_mono(path: Path, track: int | None, sample_rate: int) -> Float[Tensor, "time"]:
-    """A whole recording at a rate; the first channel, as the papers do: a mean can cancel.
+def read_channel(
+    path: Path, track: int | None, sample_rate: int, channel: int
+) -> Float[Tensor, "time"]:
+    """One channel of a whole recording at a rate; the papers take the first: a mean can cancel.
+
+    Of a recording with fewer channels the last one is read.
 
     Raises:
         AudioError: If it cannot be read.
     """
     waveform = read(path, track)
-    return resample(waveform.samples[:1], waveform.sample_rate, sample_rate)[0]
+    row = min(channel, waveform.num_channels - 1)
+    return resample(waveform.samples[row : row + 1], waveform.sample_rate, sample_rate)[0]
 
 
 def to_int16(mono: Float[Tensor, "time"]) -> tuple[Int16[Tensor, "time"], float]:

@@ -162,8 +162,9 @@ def _mixture(name: str, stems: Mapping[str, str], names: _Names, where: str) -> 
             continue
         if prompt is None:
             raise DataError(
-                f"{where}: the stem {stem!r} is no prompt; say what it is with --stem "
-                f"{stem}=PROMPT, or leave it out with --stem {stem}=-."
+                f"{where}: the stem {stem!r} is no prompt of the model; say what it is with --stem "
+                f"{stem}=PROMPT, leave it out with --stem {stem}=-, or teach the model a new "
+                "prompt (`unbraid teach`)."
             )
         references.append(ReferenceFiles(prompt, (Track(stems[stem]),)))
     if not references:

@@ -455,7 +455,7 @@ class Planner:
             return None
         lead = rng.choice([clip for clip in self._clips[rng.choice(wanted)] if clip.song])
         warp = draw_warp(self._recipe.augmentation, beside)
-        return _Song(lead.song, _draw_start(lead, self._recipe.crop_s * warp.pace, rng), warp)
+        return _Song(lead.song, draw_start(lead, self._recipe.crop_s * warp.pace, rng), warp)
 
     def _draw_parts(
         self,
@@ -512,7 +512,7 @@ class Planner:
             if clip.key not in taken and (not clip.performer or clip.performer not in taken):
                 taken.update({clip.key, clip.performer} - {""})
                 warp = draw_warp(self._recipe.augmentation, beside)
-                start_s = _draw_start(clip, self._recipe.crop_s * warp.pace, rng)
+                start_s = draw_start(clip, self._recipe.crop_s * warp.pace, rng)
                 return _Cut(clip, start_s, warp)
         return None
 
@@ -532,7 +532,7 @@ class Planner:
         return cut
 
 
-def _draw_start(clip: Clip, crop_s: float, rng: random.Random) -> float:
+def draw_start(clip: Clip, crop_s: float, rng: random.Random) -> float:
     """A crop that holds one of the clip's active stretches, as a whole where it can."""
     block = rng.choice(clip.active_s) if clip.active_s else 0.0
     earliest = block - max(0.0, crop_s - ACTIVE_BLOCK_S)

@@ -29,6 +29,9 @@ Method: TypeAlias = Annotated[
     Field(discriminator="kind"),
 ]
 
+#: The licence of weights that nobody has said anything about.
+NOT_STATED = "not stated"
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -145,6 +148,10 @@ class TrainConfig:
     Attributes:
         name: Names the run's folder and the model that comes out.
         model: What to train.
+        start: Name or folder of a model whose weights to begin with; empty to begin afresh. Its
+            network and prompts must fit ``model``.
+        learns: Patterns, as in shells, over the names of the parameters that learn, such as
+            ``prompts.*`` and ``network.codec.*``; the others stay as they are. Empty for all.
         data: Recordings.
         recipe: How they are mixed.
         method: How the model learns; None for ``by_example`` where it has a tagger, and else
@@ -170,7 +177,7 @@ class TrainConfig:
         loggers: Where figures go: ``csv``, ``tensorboard`` (with sounds and pictures), ``wandb``.
         num_workers: Processes that make mixtures; 0 makes them in between steps.
         num_threads: CPU threads of the training itself; None for PyTorch's choice.
-        licence: Licence of the weights, for the card.
+        licence: Licence of the weights, for the card; where it is not stated, that of ``start``.
         description: One line for the card.
         weights_dtype: What the bundle stores its weights as.
     """
@@ -178,6 +185,8 @@ class TrainConfig:
     name: str
     model: ModelConfig
     data: DataConfig
+    start: str = ""
+    learns: tuple[str, ...] = ()
     recipe: MixRecipe = field(default_factory=MixRecipe)
     method: Method | None = None
     loss: SnrLossConfig = field(default_factory=SnrLossConfig)
@@ -196,7 +205,7 @@ class TrainConfig:
     loggers: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ("csv", "tensorboard")
     num_workers: int = 0
     num_threads: int | None = None
-    licence: str = "not stated"
+    licence: str = NOT_STATED
     description: str = ""
     weights_dtype: Literal["float32", "float16"] = "float32"
 
@@ -261,6 +270,11 @@ class TrainConfig:
             raise ConfigError(
                 f"a model with a tagger is trained by example, not by method: "
                 f"{self.learning_method.kind}; leave method out."
+            )
+        if self.start or self.learns:
+            raise ConfigError(
+                "start and learns are for models that are asked with prompts; one with a tagger "
+                "is trained as a whole: leave them out."
             )
         if self.tagging is None or self.model.prompts:
             raise ConfigError(

@@ -40,7 +40,7 @@ from unbraid.data.dynamic import MixtureBatch
 from unbraid.errors import Cancelled, TrainingError, in_brief
 from unbraid.training.config import OptimiserConfig, TrainConfig
 from unbraid.training.devices import check_devices
-from unbraid.training.lightning import MixtureData, batch_to
+from unbraid.training.lightning import MixtureData
 from unbraid.training.run import (
     Pools,
     Stage,
@@ -349,7 +349,7 @@ class _SameBatch(pl.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: MixtureBatch, device: torch.device, dataloader_idx: int
     ) -> MixtureBatch:
-        return batch_to(batch, device)
+        return batch.to(device)
 
 
 class _Watch(Callback):

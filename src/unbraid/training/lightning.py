@@ -325,14 +325,7 @@ class MixtureData(pl.LightningDataModule):
         self, batch: MixtureBatch, device: torch.device, dataloader_idx: int
     ) -> MixtureBatch:
         """Move a batch."""
-        return batch_to(batch, device)
-
-
-def batch_to(batch: MixtureBatch, device: torch.device) -> MixtureBatch:
-    """A batch on another device."""
-    return MixtureBatch(
-        batch.mixture.to(device), batch.references.to(device), batch.prompt_indices.to(device)
-    )
+        return batch.to(device)
 
 
 def _leave_ctrl_c_to_the_trainer(worker: int) -> None:

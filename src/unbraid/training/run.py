@@ -17,8 +17,9 @@ import yaml
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.checkpoints.bundle import save_bundle
+from unbraid.checkpoints.bundle import load_bundle, read_card, save_bundle
 from unbraid.checkpoints.card import Card
+from unbraid.checkpoints.catalogue import resolve_model
 from unbraid.config import dump, load_mapping, parse
 from unbraid.data.access import ClipSource
 from unbraid.data.catalogue import open_rooms, open_splits
@@ -33,7 +34,8 @@ from unbraid.mixing.augmentation import Augmentation
 from unbraid.mixing.recipe import Clip, Planner, Scene
 from unbraid.models.taggers.htsat import Htsat
 from unbraid.models.waveform import WaveformModel, build_model
-from unbraid.training.config import TrainConfig
+from unbraid.training.config import NOT_STATED, TrainConfig
+from unbraid.training.starting import choose_learning, take_weights
 
 try:
     import lightning.pytorch as pl
@@ -97,6 +99,7 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
 
     Raises:
         ConfigError: If the config is wrong, or the folder holds another run.
+        CheckpointError: If there is no model to start from.
         DataError: If recordings are missing.
         TrainingError: If the run cannot go on; the message says what to do.
         Cancelled: If it was asked to stop; it is saved.
@@ -107,6 +110,9 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
     if not resume and any(last_checkpoint(stage).exists() for stage in stages):
         raise ConfigError(f"{run_dir}: holds a run already; choose another --out, or --resume it.")
     check_devices(config)
+    if config.start and config.licence == NOT_STATED:
+        licence = read_card(resolve_model(config.start)).licence
+        config = dataclasses.replace(config, licence=licence)
     if is_first_rank():
         run_dir.mkdir(parents=True, exist_ok=True)
         _write_config(config, run_dir / "config.yaml")
@@ -131,9 +137,18 @@ def run_dir_of(config: TrainConfig, out_dir: Path | None) -> Path:
 
 
 def new_model(config: TrainConfig) -> WaveformModel:
-    """The model that a run begins with; seeds the random numbers of the process."""
+    """The model that a run begins with; seeds the random numbers of the process.
+
+    Raises:
+        ConfigError: If the model to start from, or what is to learn, does not fit.
+        CheckpointError: If there is no model to start from.
+    """
     torch.manual_seed(config.seed)
-    return build_model(config.model)
+    model = build_model(config.model)
+    if config.start:
+        take_weights(model, load_bundle(resolve_model(config.start)))
+    choose_learning(model, config.learns)
+    return model
 
 
 def command_of(config_path: Path, overrides: Sequence[str], out_dir: Path | None) -> str:
@@ -418,7 +433,8 @@ def export(run_dir: Path) -> Path:
     card = Card(
         name=config.name,
         licence=config.licence,
-        source=f"trained by unbraid for {step} steps",
+        source=f"trained by unbraid for {step} steps"
+        + (f", from {config.start}" if config.start else ""),
         description=config.description,
     )
     dtype = getattr(torch, config.weights_dtype)

@@ -36,6 +36,7 @@ from unbraid.dsp.stft import FftTransform
 from unbraid.errors import ConfigError, PromptError
 from unbraid.models.waveform import WaveformModel, separate
 from unbraid.objectives.losses import SnrLossConfig, thresholded_snr_loss
+from unbraid.training.methods.checked_learning import Check, Pace, learn_with_checks
 
 
 @dataclass(frozen=True)
@@ -67,21 +68,6 @@ class TuningConfig:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if not 0.0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate must be positive, not {self.learning_rate}.")
-
-
-@dataclass(frozen=True)
-class Check:
-    """What was found at a check.
-
-    Attributes:
-        step: Steps done before it; the first check comes before all steps.
-        score: As the caller measures it; higher is better.
-        loss: Mean over the steps since the check before; None at the first one.
-    """
-
-    step: int
-    score: float
-    loss: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +133,6 @@ def tune_prompts(
     if trains_network:
         groups.append({"params": list(network.parameters()), "lr": config.network_learning_rate})
     optimiser = torch.optim.Adam(groups)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / config.num_steps)
-    )
     transform = FftTransform(model.config.stft)
 
     def state() -> tuple[dict[str, Tensor], WaveformModel]:
@@ -164,33 +147,24 @@ def tune_prompts(
             )
         return vectors, trained.with_prompts(vectors)
 
-    best_vectors, best_model = state()
-    checks = [Check(0, measure(best_model), None)]
-    best = checks[0]
-    losses: list[float] = []
     stream = iter(batches)
-    for step in range(1, config.num_steps + 1):
+
+    def loss_of_next() -> Tensor:
         batch = next(stream)
         queries = nn.functional.embedding(batch.prompt_indices, torch.cat([old, taught]))
         estimates = separate(batch.mixture, queries, network, transform, level=model.config.level)
-        loss = _loss(estimates, batch, config)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        losses.append(loss.item())
-        is_last = not goes_on(step) or step == config.num_steps
-        if step % config.check_every and not is_last:
-            continue
-        vectors, model_now = state()
-        check = Check(step, measure(model_now), sum(losses) / len(losses))
-        checks.append(check)
-        losses = []
-        if check.score > best.score:
-            best, best_vectors, best_model = check, vectors, model_now
-        if is_last or sum(later.step > best.step for later in checks) >= config.patience:
-            break
-    return TunedPrompts(best_vectors, best_model, tuple(checks), best)
+        return _loss(estimates, batch, config)
+
+    learnt = learn_with_checks(
+        loss_of_next,
+        optimiser,
+        state,
+        lambda now: measure(now[1]),
+        Pace(config.num_steps, config.check_every, config.patience),
+        goes_on,
+    )
+    vectors, best_model = learnt.state
+    return TunedPrompts(vectors, best_model, learnt.checks, learnt.best)
 
 
 def nearest_prompt(

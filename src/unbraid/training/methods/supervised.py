@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -30,15 +31,14 @@ def supervised_loss(
     """Thresholded negative SNR of the estimates, the best order inside equal prompts, in dB.
 
     A model with fixed outputs is asked for all of them; those that the mixture has no source for
-    are to be silent.
+    are to be silent. Channels that a model hears together count together.
     """
     batch = with_all_outputs(model, batch)
-    estimates = model(batch.mixture, batch.prompt_indices)
+    estimates = model(batch.mixture, batch.prompt_indices).flatten(2)
+    references = batch.references.flatten(2)
     # The loss has absolute terms, so it is taken at the level the network works at.
-    scale = batch.mixture.std(dim=-1).clamp_min(1e-8)[:, None, None]
-    return thresholded_snr_loss(
-        estimates / scale, batch.references / scale, batch.prompt_indices, config
-    )
+    scale = batch.mixture.flatten(1).std(dim=-1).clamp_min(1e-8)[:, None, None]
+    return thresholded_snr_loss(estimates / scale, references / scale, batch.prompt_indices, config)
 
 
 def with_all_outputs(model: WaveformModel, batch: MixtureBatch) -> MixtureBatch:
@@ -46,8 +46,8 @@ def with_all_outputs(model: WaveformModel, batch: MixtureBatch) -> MixtureBatch:
     places = model.outputs_for(batch.prompt_indices)
     if places is None:
         return batch
-    items, _, length = batch.references.shape
+    items, _, *shape = batch.references.shape
     asked = model.all_outputs.to(places.device).expand(items, -1)
-    references = batch.references.new_zeros(items, asked.shape[1], length)
-    at = places.unsqueeze(-1).expand(-1, -1, length)
-    return MixtureBatch(batch.mixture, references.scatter(1, at, batch.references), asked)
+    references = batch.references.new_zeros(items, asked.shape[1], *shape)
+    references[torch.arange(items, device=places.device)[:, None], places] = batch.references
+    return MixtureBatch(batch.mixture, references, asked)

@@ -1,0 +1,135 @@
+"""``unbraid finetune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unbraid.cli.console import one_line, print_warning, reports_errors
+from unbraid.cli.stem_translation import parse_stems
+
+_WHATS = ("all", "prompts-and-codec", "lora")
+
+
+@reports_errors
+def finetune(
+    model: Annotated[
+        str, typer.Argument(help="What to tune: a model's name, its folder, or hf:owner/name.")
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH",
+            help="Songs and their stems: SONG/STEM.wav, STEM/SONG.wav, a CSV file with a column "
+            "per stem, or the unbraid-mixtures.jsonl of a corpus.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="The folder of the tuned model; its report is DIR.html.",
+            show_default="MODEL-tuned",
+        ),
+    ] = None,
+    what: Annotated[
+        str,
+        typer.Option(
+            metavar="all|prompts-and-codec|lora",
+            help="What learns: all of it, prompts with entry and exit, or low-rank adapters.",
+        ),
+    ] = "all",
+    rank: Annotated[int, typer.Option(metavar="NUMBER", help="Of the adapters.")] = 8,
+    stem: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stem",
+            metavar="NAME=PROMPT",
+            help="Which prompt a stem belongs to; NAME=- leaves it out; may be repeated.",
+            show_default="its name",
+        ),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(metavar="MINUTES", help="How long it may learn and be measured.")
+    ] = 15.0,
+    steps: Annotated[
+        int, typer.Option(metavar="STEPS", help="The most steps that it takes.")
+    ] = 1000,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE", help="Of Adam, at its highest.", show_default="what suits --what"
+        ),
+    ] = None,
+    crop: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Length of the mixtures to learn from.")
+    ] = 4.0,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="NUMBER", help="Mixtures in a step.")
+    ] = 2,
+    device: Annotated[
+        str, typer.Option("--device", "-d", help="auto, cpu, mps, cuda or cuda:N.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of all that is drawn.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model that is there.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Tune a model on songs whose stems you have; a report tells what it did before and after.
+
+    One song in five is held back to measure with. Out comes a new model; the old one stays.
+    """
+    from unbraid.apps.finetune import MEASURES, FinetuneOptions
+    from unbraid.apps.finetune import finetune as tune
+    from unbraid.apps.keep_finetuned import keep_finetuned, refuse_taken
+    from unbraid.checkpoints import load_bundle, resolve_model
+    from unbraid.cli.devices import parse_devices
+    from unbraid.cli.work_bar import WorkBar
+    from unbraid.errors import ConfigError
+    from unbraid.training.methods.fine_tuning import FineTuningConfig
+
+    if what not in _WHATS:
+        raise ConfigError(f"--what {what}: unknown; choose {', '.join(_WHATS)}.")
+    devices = parse_devices(device)
+    if len(devices) > 1:
+        raise ConfigError(f"--device {device}: it learns on one device; name one.")
+    options = FinetuneOptions(
+        tuning=FineTuningConfig(what, learning_rate, rank, steps),  # type: ignore[arg-type]
+        minutes=minutes,
+        stems=parse_stems(stem or []),
+        crop_s=crop,
+        batch_size=batch_size,
+        device=devices[0],
+        seed=seed,
+    )
+    bundle = load_bundle(resolve_model(model))
+    folder = out or Path(f"{bundle.card.name.rpartition('/')[2]}-tuned")
+    # Not after minutes of work.
+    refuse_taken(folder, bundle, overwrite=overwrite)
+    with WorkBar(not quiet) as bar:
+        finetuned = tune(bundle, data, options, bar.update)
+    kept = keep_finetuned(finetuned, folder, bundle, overwrite=overwrite)
+    if quiet:
+        return
+    for warning in finetuned.warnings:
+        print_warning(warning)
+    total = finetuned.gains[0]
+    print(
+        f"{folder.name}: {len(finetuned.learnt_from)} songs, {finetuned.tuned.best.step} steps, "
+        f"{finetuned.seconds:.0f} s"
+    )
+    for gain in (*finetuned.gains[1:], total):
+        before, after = gain.before[MEASURES[0]], gain.after[MEASURES[0]]
+        print(
+            f"  {gain.prompt:10} SI-SDR {before:6.1f} dB before, {after:6.1f} dB after "
+            f"({after - before:+.1f})"
+        )
+    print(f"  model   {one_line(kept.bundle)}")
+    print(f"  report  {one_line(kept.report)}")
+    prompts = ",".join(gain.prompt for gain in finetuned.gains[1:])
+    print(f"Use it: unbraid separate RECORDING -m {one_line(kept.bundle)} --prompts {prompts}")
