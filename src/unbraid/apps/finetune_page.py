@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 
-from unbraid.apps.cases import Case, loudest_stretch, playable
+from unbraid.apps.cases import Case, loudest_stretch
 from unbraid.apps.finetune import MEASURES, Finetuned, Gain, Piece
-from unbraid.apps.pictures import spectrogram_png
-from unbraid.apps.report_page import (
-    case_html,
-    duration_text,
-    facts_html,
-    number_html,
-    render_template,
-    table_html,
-)
+from unbraid.apps.learning_page import before_and_after, checks_table, render_learning_page
+from unbraid.apps.report_page import duration_text, number_html
 from unbraid.checkpoints.bundle import Bundle
 from unbraid.checkpoints.card import Card
 from unbraid.errors import in_brief
 from unbraid.evaluation.measures import find_measure
 from unbraid.evaluation.tables import Table, TableRow
-from unbraid.types import Waveform, stem_names
+from unbraid.types import stem_names
 
-_LOUDEST = 0.5
 _WHAT = {
     "all": "all weights and prompts",
     "prompts-and-codec": "prompts, entry and exit",
@@ -33,17 +25,25 @@ _WHAT = {
 
 def render_finetune_page(finetuned: Finetuned, card: Card, source: Bundle) -> str:
     """Write the page: one file that needs no other, no network and no scripts."""
-    return render_template(
-        "finetune_page.html",
-        title=escape(f"{card.name}: a tuned model"),
-        source=escape(source.card.name),
-        model=escape(card.name),
+    return render_learning_page(
+        title=f"{card.name}: a tuned model",
+        eyebrow=f"Tuned from {source.card.name}",
+        name=card.name,
         headline=_headline(finetuned),
-        facts=facts_html(_facts(finetuned, card)),
-        warnings=_warnings(finetuned.warnings),
-        results=table_html(gains_table(finetuned), "Before and after, in dB"),
-        cases="".join(map(case_html, _cases(finetuned))),
-        learning=table_html(_checks(finetuned), "Checks while it learnt"),
+        facts=_facts(finetuned, card),
+        warnings=finetuned.warnings,
+        results=gains_table(finetuned),
+        results_caption="Before and after, in dB",
+        about_cases="For each prompt one piece of a song that it did not learn from: the one "
+        "whose gain lies in the middle.",
+        cases=_cases(finetuned),
+        checks=checks_table(
+            finetuned.checks,
+            finetuned.tuned.best,
+            ("SI-SDR (dB)", "mean loss (dB)"),
+            (".2f", ".2f"),
+            (f"Measured on {finetuned.num_chosen_by} pieces of the songs held back.",),
+        ),
     )
 
 
@@ -100,27 +100,6 @@ def _facts(finetuned: Finetuned, card: Card) -> Mapping[str, str]:
     }
 
 
-def _warnings(warnings: Sequence[str]) -> str:
-    lines = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
-    return f'<ul class="warnings" aria-label="Warnings">{lines}</ul>' if lines else ""
-
-
-def _checks(finetuned: Finetuned) -> Table:
-    rows = tuple(
-        TableRow(
-            (
-                f"after {check.step} steps",
-                f"{check.score:.2f}",
-                "" if check.loss is None else f"{check.loss:.2f}",
-                "kept" if check == finetuned.tuned.best else "",
-            )
-        )
-        for check in finetuned.checks
-    )
-    note = f"Measured on {finetuned.num_chosen_by} pieces of the songs held back."
-    return Table(("check", "SI-SDR (dB)", "mean loss (dB)", ""), rows, notes=(note,))
-
-
 def _cases(finetuned: Finetuned) -> list[Case]:
     """For each prompt the piece whose gain lies in the middle."""
     cases = []
@@ -146,20 +125,13 @@ def _case(piece: Piece, place: int) -> Case:
         sound[:, stretch]
         for sound in (item.mixture.samples, piece.before[place], piece.after[place], reference)
     ]
-    peak = max(float(sound.abs().max()) for sound in sounds)
-    gain = _LOUDEST / peak if peak > 0 else 1.0
-    waveforms = [Waveform(sound * gain, item.mixture.sample_rate) for sound in sounds]
-    labels = ("Mixture", "Before", "After", "Reference")
     values = [
         result.sources[place].value(MEASURES[0])
         for result in (piece.before_result, piece.after_result)
     ]
-    return Case(
-        title=f"{stem_names(item.prompts)[place]}: {item.name}",
-        text=(
-            f"SI-SDR: {values[0]:.1f} dB before, {values[1]:.1f} dB after. "
-            "All sounds are louder or softer by the same gain."
-        ),
-        sounds=tuple(map(playable, labels, waveforms)),
-        picture=spectrogram_png(list(zip(labels, waveforms, strict=True))),
+    return before_and_after(
+        f"{stem_names(item.prompts)[place]}: {item.name}",
+        f"SI-SDR: {values[0]:.1f} dB before, {values[1]:.1f} dB after.",
+        sounds,
+        item.mixture.sample_rate,
     )

@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from statistics import fmean
 
-from unbraid.apps.cases import Case, playable
-from unbraid.apps.pictures import spectrogram_png
-from unbraid.apps.report_page import (
-    case_html,
-    duration_text,
-    facts_html,
-    number_html,
-    render_template,
-    table_html,
-)
+from unbraid.apps.cases import Case
+from unbraid.apps.learning_page import before_and_after, checks_table, render_learning_page
+from unbraid.apps.report_page import duration_text, number_html
 from unbraid.apps.teach import Example, Lesson
 from unbraid.checkpoints.prompt_files import BACKGROUND, MODEL_NAME
 from unbraid.errors import in_brief
 from unbraid.evaluation.tables import Table, TableRow
-from unbraid.types import Waveform
-
-_LOUDEST = 0.5
 
 
 def render_lesson_page(lesson: Lesson) -> str:
     """Write the page: one file that needs no other, no network and no scripts."""
     name = lesson.prompt.name
-    return render_template(
-        "lesson_page.html",
-        title=escape(f"{name}: a taught prompt"),
-        model=escape(str(lesson.prompt.provenance.get(MODEL_NAME, ""))),
-        prompt=escape(name),
+    return render_learning_page(
+        title=f"{name}: a taught prompt",
+        eyebrow=f"A prompt for {lesson.prompt.provenance.get(MODEL_NAME, '')}",
+        name=name,
         headline=_headline(lesson),
-        facts=facts_html(_facts(lesson)),
-        warnings=_warnings(lesson.warnings),
-        results=table_html(_results(lesson), "SI-SDR improvement over the mixture, in dB"),
-        about_cases=escape(_about(lesson)),
-        cases="".join(map(case_html, _cases(lesson))),
-        learning=table_html(_checks(lesson), "Checks while it learnt"),
+        facts=_facts(lesson),
+        warnings=lesson.warnings,
+        results=_results(lesson),
+        results_caption="SI-SDR improvement over the mixture, in dB",
+        about_cases=_about(lesson),
+        cases=_cases(lesson),
+        checks=checks_table(
+            lesson.checks,
+            lesson.best,
+            ("SI-SDR improvement (dB)", "mean loss"),
+            ("+.2f", ".3f"),
+        ),
     )
 
 
@@ -69,11 +64,6 @@ def _facts(lesson: Lesson) -> Mapping[str, str]:
     }
 
 
-def _warnings(warnings: Sequence[str]) -> str:
-    lines = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
-    return f'<ul class="warnings" aria-label="Warnings">{lines}</ul>' if lines else ""
-
-
 def _results(lesson: Lesson) -> Table:
     groups: dict[str, list[Example]] = {}
     for example in lesson.examples:
@@ -86,21 +76,6 @@ def _results(lesson: Lesson) -> Table:
         cells = (str(len(examples)), f"{before:+.1f}", f"{after:+.1f}", f"{after - before:+.1f}")
         rows.append(TableRow((f"beside {title}" if title != "all" else "all", *cells)))
     return Table(("mixtures", "number", "before", "after", "gain"), tuple(rows))
-
-
-def _checks(lesson: Lesson) -> Table:
-    rows = tuple(
-        TableRow(
-            (
-                f"after {check.step} steps",
-                f"{check.score:+.2f}",
-                "" if check.loss is None else f"{check.loss:.3f}",
-                "kept" if check == lesson.best else "",
-            )
-        )
-        for check in lesson.checks
-    )
-    return Table(("check", "SI-SDR improvement (dB)", "mean loss", ""), rows)
 
 
 def _about(lesson: Lesson) -> str:
@@ -127,18 +102,11 @@ def _cases(lesson: Lesson) -> list[Case]:
 
 
 def _case(lesson: Lesson, background: tuple[str, ...], example: Example) -> Case:
-    rate = lesson.clips.sample_rate
     sounds = (example.mixture, example.before, example.after, example.reference)
-    peak = max(float(sound.abs().max()) for sound in sounds)
-    gain = _LOUDEST / peak if peak > 0 else 1.0
-    waveforms = [Waveform((sound * gain)[None], rate) for sound in sounds]
-    labels = ("Mixture", "Before", "After", "Reference")
-    return Case(
-        title=f"{lesson.prompt.name} beside {' + '.join(background)}",
-        text=(
-            f"SI-SDR improvement: {example.before_db:+.1f} dB before, {example.after_db:+.1f} dB "
-            "after. All sounds are louder or softer by the same gain."
-        ),
-        sounds=tuple(map(playable, labels, waveforms)),
-        picture=spectrogram_png(list(zip(labels, waveforms, strict=True))),
+    return before_and_after(
+        f"{lesson.prompt.name} beside {' + '.join(background)}",
+        f"SI-SDR improvement: {example.before_db:+.1f} dB before, {example.after_db:+.1f} dB "
+        "after.",
+        [sound[None] for sound in sounds],
+        lesson.clips.sample_rate,
     )
