@@ -29,6 +29,7 @@ from torch import Tensor
 from unbraid.data.dynamic import MixtureBatch
 from unbraid.dsp.stft import FftTransform
 from unbraid.models.waveform import WaveformModel, separate
+from unbraid.training.methods.supervised import deviation_of
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class ByExampleConfig:
 
 def by_example_loss(model: WaveformModel, batch: MixtureBatch) -> Float[Tensor, ""]:
     """Mean absolute error of the estimates, relative to the deviation of their mixture."""
-    scale = batch.mixture.std(dim=-1).clamp_min(1e-8)[:, None, None]
-    return ((estimates_by_example(model, batch) - batch.references) / scale).abs().mean()
+    errors = estimates_by_example(model, batch) - batch.references
+    return (errors / deviation_of(batch)).abs().mean()
 
 
 def estimates_by_example(

@@ -7,7 +7,7 @@ U                      network                     the separator; never changed
 p_k                    taught rows                 the vectors of a new prompt, all that learns
 E(x) averaged          starts                      where they begin (stage 1)
 mean |U(y, p) - x|     loss: l1                    waveform L1 (stage 2)
-Joint-Tune             tunes_network               the separator learns, too: the upper bound
+Joint-Tune             network_learning_rate       the separator learns, too: the upper bound
 =====================  ==========================  ============================================
 
 The same lines teach any network that is asked with queries, TUSS or the query-conditioned U-Net.
@@ -35,8 +35,9 @@ from unbraid.data.dynamic import MixtureBatch
 from unbraid.dsp.stft import FftTransform
 from unbraid.errors import ConfigError, PromptError
 from unbraid.models.waveform import WaveformModel, separate
-from unbraid.objectives.losses import SnrLossConfig, thresholded_snr_loss
+from unbraid.objectives.losses import SnrLossConfig
 from unbraid.training.methods.checked_learning import Check, Pace, learn_with_checks
+from unbraid.training.methods.supervised import snr_loss_at_level
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,4 @@ def _loss(
 ) -> Float[Tensor, ""]:
     if config.loss == "l1":
         return (estimates - batch.references).abs().mean()
-    # The loss has absolute terms, so it is taken at the level the network works at.
-    scale = batch.mixture.std(dim=-1).clamp_min(1e-8)[:, None, None]
-    return thresholded_snr_loss(
-        estimates / scale, batch.references / scale, batch.prompt_indices, _SNR_LOSS
-    )
+    return snr_loss_at_level(estimates, batch, _SNR_LOSS)

@@ -34,11 +34,27 @@ def supervised_loss(
     are to be silent. Channels that a model hears together count together.
     """
     batch = with_all_outputs(model, batch)
-    estimates = model(batch.mixture, batch.prompt_indices).flatten(2)
-    references = batch.references.flatten(2)
-    # The loss has absolute terms, so it is taken at the level the network works at.
-    scale = batch.mixture.flatten(1).std(dim=-1).clamp_min(1e-8)[:, None, None]
-    return thresholded_snr_loss(estimates / scale, references / scale, batch.prompt_indices, config)
+    return snr_loss_at_level(model(batch.mixture, batch.prompt_indices), batch, config)
+
+
+def snr_loss_at_level(
+    estimates: Float[Tensor, "batch source *channel time"],
+    batch: MixtureBatch,
+    config: SnrLossConfig,
+) -> Float[Tensor, ""]:
+    """The thresholded SNR loss, which has absolute terms, at the level the network works at."""
+    scale = deviation_of(batch)
+    return thresholded_snr_loss(
+        estimates.flatten(2) / scale,
+        batch.references.flatten(2) / scale,
+        batch.prompt_indices,
+        config,
+    )
+
+
+def deviation_of(batch: MixtureBatch) -> Float[Tensor, "batch 1 1"]:
+    """The standard deviation of each mixture, over all its channels; never quite zero."""
+    return batch.mixture.flatten(1).std(dim=-1).clamp_min(1e-8)[:, None, None]
 
 
 def with_all_outputs(model: WaveformModel, batch: MixtureBatch) -> MixtureBatch:
