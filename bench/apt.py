@@ -47,7 +47,7 @@ from unbraid.evaluation.benchmarks import class_of, class_pairs, find_benchmark
 from unbraid.evaluation.items import Item, Protocol, items_of
 from unbraid.evaluation.results import Run, RunInfo
 from unbraid.evaluation.runner import measure_item
-from unbraid.evaluation.summary import Summary, summarise
+from unbraid.evaluation.summary import Summary, SummaryRow, summarise
 from unbraid.models.waveform import WaveformModel
 from unbraid.training.methods.prompt_tuning import TuningConfig, nearest_prompt
 from unbraid.types import Waveform
@@ -282,8 +282,8 @@ def write_csv(found: Mapping[tuple[str, str], Outcome], path: Path) -> None:
                 writer.writerow((shot, system, row.title, f"{_value(row):.3f}"))
 
 
-def _value(row: object) -> float:
-    (interval,) = row.estimate.values()  # type: ignore[attr-defined]
+def _value(row: SummaryRow) -> float:
+    (interval,) = row.estimate.values()
     return interval.value
 
 

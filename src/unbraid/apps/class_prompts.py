@@ -17,6 +17,7 @@ Differs: Both sources of a mixture are asked for, since both have a prompt.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -180,7 +181,7 @@ def tune_classes(
             clips, rows, crop_samples, batch_size, seed, equal_energy=equal_energy
         )
 
-    checks = [batch for batch, _ in zip(mixtures(seed + 1), range(_CHECK_BATCHES), strict=False)]
+    checks = tuple(itertools.islice(mixtures(seed + 1), _CHECK_BATCHES))
 
     @torch.no_grad()
     def measure(tuned: WaveformModel) -> float:

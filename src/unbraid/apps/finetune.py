@@ -33,6 +33,7 @@ from unbraid.evaluation.items import Item, Protocol
 from unbraid.evaluation.results import ItemResult
 from unbraid.evaluation.runner import measure_item
 from unbraid.evaluation.stem_folders import list_mixtures
+from unbraid.evaluation.tasks import evenly_spread
 from unbraid.folders import user_cache_dir
 from unbraid.mixing.recipe import ACTIVE_BLOCK_S
 from unbraid.mixing.songs import Song, SongPlanner
@@ -365,7 +366,7 @@ class _Songs:
         piece_s = min(_LONGEST_PIECE_S, model.config.segment_s, max(lengths))
         per_song = math.ceil(most / len(self.held_back))
         by_song = [
-            _spread(_pieces(store, song, self.from_s, piece_s, model), per_song)
+            evenly_spread(_pieces(store, song, self.from_s, piece_s, model), per_song)
             for song in self.held_back
         ]
         turns = [
@@ -524,13 +525,6 @@ def _until(song: Song, end_s: float) -> Song:
 
 def _duration_s(song: Song) -> float:
     return max(stem.clip.duration_s for stem in song.stems)
-
-
-def _spread(items: Sequence[Item], most: int) -> list[Item]:
-    """So many of them, evenly spread."""
-    if len(items) <= most:
-        return list(items)
-    return [items[number * len(items) // most] for number in range(most)]
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

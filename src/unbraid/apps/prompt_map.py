@@ -60,13 +60,11 @@ def sounds_in(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
     """
     sounds: dict[str, tuple[Path, ...]] = {}
     for folder in folders:
-        inner = (
-            sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        )
-        found = {
-            place.name: tuple(files_in(place)) for place in (folder, *inner) if files_in(place)
-        }
-        if not folder.is_dir() or not found:
+        places: list[Path] = []
+        if folder.is_dir():
+            places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+        found = {place.name: tuple(clips) for place in places if (clips := files_in(place))}
+        if not found:
             raise AudioError(
                 f"{folder}: give a folder of recordings of one sound, or a folder of such folders."
             )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from unbraid.data.corpora import find_corpus
 from unbraid.data.corpora.base import MixtureFiles
@@ -17,6 +17,8 @@ from unbraid.evaluation.benchmark import Benchmark, PublishedResult
 from unbraid.evaluation.items import Item, Protocol, items_of
 from unbraid.evaluation.pool import Pool, Question
 from unbraid.evaluation.stem_folders import list_mixtures
+
+T = TypeVar("T")
 
 #: Gives the items, or only those of these names.
 ItemSource: TypeAlias = Callable[[Container[str] | None], Iterator[Item]]
@@ -145,7 +147,7 @@ def changed(task: Task, **changes: object) -> Task:
 def _task_of_files(
     name: str, root: Path, mixtures: Sequence[MixtureFiles], protocol: Protocol, limit: int | None
 ) -> Task:
-    chosen = _spread(mixtures, limit)
+    chosen = evenly_spread(mixtures, limit)
     whole = protocol.pieces_s is None and protocol.channels != "each"
     listed = json.dumps([asdict(files) for files in chosen], sort_keys=True)
 
@@ -172,8 +174,8 @@ def _task_of_files(
     )
 
 
-def _spread(mixtures: Sequence[MixtureFiles], limit: int | None) -> Sequence[MixtureFiles]:
+def evenly_spread(entries: Sequence[T], limit: int | None) -> Sequence[T]:
     """So many of them, evenly spread; all where there are no more."""
-    if limit is None or limit >= len(mixtures):
-        return mixtures
-    return [mixtures[number * len(mixtures) // limit] for number in range(limit)]
+    if limit is None or limit >= len(entries):
+        return entries
+    return [entries[number * len(entries) // limit] for number in range(limit)]
