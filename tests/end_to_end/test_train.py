@@ -48,6 +48,21 @@ def every_loss(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seen
 
 
+def lose_power(monkeypatch: pytest.MonkeyPatch, loss: str, call: int) -> list[int]:
+    """Let a loss fail once, when it is computed for that time; what is given grows with each."""
+    original = getattr(lightning, loss)
+    calls: list[int] = []
+
+    def failing(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == call:
+            raise RuntimeError("the power went out")
+        return original(*arguments)
+
+    monkeypatch.setattr(lightning, loss, failing)
+    return calls
+
+
 def test_a_stopped_run_goes_on_to_the_last_bit(
     pool: Path, tmp_path: Path, every_loss: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,19 +149,9 @@ def test_both_stages_go_on_to_the_last_bit(
 ) -> None:
     recipe = write_by_example(tmp_path, pool)
     run.train(recipe, [], tmp_path / "whole", resume=False)
-    original = getattr(lightning, stage)
-    calls: list[int] = []
-
-    def failing(*arguments: Any) -> torch.Tensor:
-        calls.append(1)
-        if len(calls) == 4:
-            raise RuntimeError("the power went out")
-        return original(*arguments)
-
-    monkeypatch.setattr(lightning, stage, failing)
+    lose_power(monkeypatch, stage, call=4)
     with pytest.raises(RuntimeError, match="power"):
         run.train(recipe, [], tmp_path / "stopped", resume=False)
-    monkeypatch.setattr(lightning, stage, original)
     with pytest.raises(ConfigError, match="holds a run already"):
         run.train(recipe, [], tmp_path / "stopped", resume=False)
     run.train(recipe, [], tmp_path / "stopped", resume=True)
@@ -217,16 +222,7 @@ def test_a_run_without_references_goes_on_to_the_last_bit(
     )
     run.train(recipe, [], tmp_path / "whole", resume=False)
     name = "mixture_invariant_loss" if method == "mixit" else "remixing_loss"
-    original = getattr(lightning, name)
-    calls: list[int] = []
-
-    def failing(*arguments: Any) -> torch.Tensor:
-        calls.append(1)
-        if len(calls) == 4:
-            raise RuntimeError("the power went out")
-        return original(*arguments)
-
-    monkeypatch.setattr(lightning, name, failing)
+    calls = lose_power(monkeypatch, name, call=4)
     with pytest.raises(RuntimeError, match="power"):
         run.train(recipe, [], tmp_path / "stopped", resume=False)
     run.train(recipe, [], tmp_path / "stopped", resume=True)

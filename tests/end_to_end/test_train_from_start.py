@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
+import training_recipe
 from conftest import tiny_config
-from synthetic_pool import POOLS, make_pool
+from synthetic_pool import make_pool
 from tiny_query_model import TAGGER
 from unbraid.checkpoints import Card, load_bundle, save_bundle
 from unbraid.config import dump
@@ -27,30 +27,19 @@ def start(tmp_path: Path, tiny_model: WaveformModel) -> Path:
     return save_bundle(tiny_model, tmp_path / "start", Card("start", "AGPL-3.0-or-later"))
 
 
+SETTINGS: dict[str, Any] = {
+    "learns": ["prompts.*", "network.codec.*"],
+    "recipe": {"crop_s": 0.25},
+    "optimiser": {"warmup_steps": 1, "average_decay": 0.5},
+    "validation": {
+        "every_steps": 4, "mixtures_per_scene": 1, "scenes": [{"prompts": ["speech", "sfx"]}],
+    },
+    "max_steps": 4,
+}  # fmt: skip
+
+
 def write_recipe(folder: Path, manifest: Path, **changes: Any) -> Path:
-    recipe = {
-        "name": "on",
-        "model": dump(tiny_config()),
-        "data": {
-            "manifest": str(manifest),
-            "pools": POOLS,
-            "cache_dir": str(manifest.parent / "cache"),
-        },
-        "learns": ["prompts.*", "network.codec.*"],
-        "recipe": {"crop_s": 0.25},
-        "optimiser": {"warmup_steps": 1, "average_decay": 0.5},
-        "validation": {"every_steps": 4, "mixtures_per_scene": 1, "scenes": [
-            {"prompts": ["speech", "sfx"]}
-        ]},
-        "batch_size": 2,
-        "max_steps": 4,
-        "checkpoint_every_steps": 2,
-        "accelerator": "cpu",
-        **changes,
-    }  # fmt: skip
-    path = folder / "on.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    return path
+    return training_recipe.write_recipe(folder, manifest, **{**SETTINGS, **changes})
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

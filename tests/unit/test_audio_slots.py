@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tiny_slots import RATE, SMALL, STFT
 from unbraid.config import dump
 from unbraid.dsp.stft import FftTransform, StftConfig
 from unbraid.errors import ConfigError
@@ -29,21 +30,6 @@ from unbraid.separation.settings import SeparationConfig
 from unbraid.types import Waveform
 
 PAPER_STFT = StftConfig(512, 125, "hann", "reflect")
-STFT = StftConfig(64, 16, "hann", "reflect")
-RATE = 4000
-SMALL = AudioSlotsConfig(
-    num_slots=3,
-    frames=16,
-    channels=(4, 4, 8, 8),
-    depths=(1, 1, 1, 1),
-    norm_groups=2,
-    dim=16,
-    num_heads=2,
-    hidden_dim=16,
-    num_layers=2,
-    decoder_dim=16,
-    decoder_layers=3,
-)
 VARIANTS = {
     "transformer": SMALL,
     "slot attention": replace(SMALL, attention="slot"),

@@ -5,28 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tiny_slots import RATE, SMALL, STFT
 from unbraid.config import dump
 from unbraid.data.dynamic import MixtureBatch
-from unbraid.dsp.stft import StftConfig
 from unbraid.errors import ConfigError
-from unbraid.models.architectures.audio_slots import AudioSlotsConfig, compressed_magnitudes
+from unbraid.models.architectures.audio_slots import compressed_magnitudes
 from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
 from unbraid.training.methods.slots import autoencoder_estimates, slots_loss
 
-RATE = 4000
-STFT = StftConfig(64, 16, "hann", "reflect")
-NETWORK = AudioSlotsConfig(
-    frames=16,
-    channels=(4, 4, 8, 8),
-    depths=(1, 1, 1, 1),
-    norm_groups=2,
-    dim=16,
-    num_heads=2,
-    hidden_dim=16,
-    num_layers=1,
-    decoder_dim=32,
-    decoder_layers=3,
-)
+NETWORK = replace(SMALL, num_layers=1, decoder_dim=32)
 
 
 def model_of(*outputs: str, level: str = "deviation", **changes: object) -> WaveformModel:
