@@ -63,7 +63,7 @@ def sounds_in(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
         places: list[Path] = []
         if folder.is_dir():
             places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-        found = {place.name: tuple(clips) for place in places if (clips := files_in(place))}
+        found = {place.name: tuple(files) for place in places if (files := files_in(place))}
         if not found:
             raise AudioError(
                 f"{folder}: give a folder of recordings of one sound, or a folder of such folders."
