@@ -33,12 +33,12 @@ from material import CROP_S, RECIPE, has_manifest, parser_of
 from unbraid.apps.pack_corpus import PackSettings, pack_corpus
 from unbraid.data.access import Access, ClipSource
 from unbraid.data.catalogue import open_splits
-from unbraid.data.dynamic import MixtureBatch, MixtureStream
+from unbraid.data.dynamic import DynamicMixtures, MixtureBatch, MixtureStream
 from unbraid.data.manifest import format_manifest, read_manifest
 from unbraid.data.shards import ShardFormat
 from unbraid.mixing.recipe import Clip, Planner
 from unbraid.training.config import TrainConfig
-from unbraid.training.run import load_config
+from unbraid.training.recipe_files import load_recipe
 
 BATCH_SIZE = 4
 SEED = 2026
@@ -123,7 +123,7 @@ class Speed:
 
 def measure(opened: Opened, config: TrainConfig, workers: int, seconds: float) -> Speed:
     prompts = sorted({*config.model.prompts, *config.data.pools, *config.recipe.composed})
-    stream = MixtureStream(
+    source = DynamicMixtures(
         Planner(config.recipe, opened.clips),
         opened.source.read,
         config.model.sample_rate,
@@ -131,7 +131,7 @@ def measure(opened: Opened, config: TrainConfig, workers: int, seconds: float) -
         BATCH_SIZE,
         SEED,
     )
-    timed = Timed(stream, config.model.sample_rate)
+    timed = Timed(MixtureStream(source), config.model.sample_rate)
     batches = iter(DataLoader(timed, batch_size=None, num_workers=workers))
     # What workers made ahead while nobody counted is used up before.
     for _ in range(WARMUP_BATCHES * max(1, workers)):
@@ -156,7 +156,7 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="This DataLoader will create")
-    config = load_config(RECIPE)
+    config = load_recipe(RECIPE)
     config = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, crop_s=CROP_S))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(describe_machine())

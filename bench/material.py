@@ -15,7 +15,7 @@ from unbraid.data.manifest import read_manifest
 from unbraid.data.store import ClipStore
 from unbraid.folders import user_cache_dir
 from unbraid.mixing.recipe import Clip, MixRecipe, Scene
-from unbraid.training.run import load_config
+from unbraid.training.recipe_files import load_recipe
 
 RECIPE = Path(unbraid.__file__).parent / "training" / "recipes" / "mini.yaml"
 SHARED = Path(os.environ.get("UNBRAID_SHARED", Path(__file__).parents[2] / "shared"))
@@ -72,7 +72,7 @@ def open_evaluation(
         prompts: The only ones that are wanted; None for all.
         changes: Fields of the recipe that shall be different.
     """
-    config = load_config(RECIPE)
+    config = load_recipe(RECIPE)
     clips, store = open_pools(
         manifest,
         read_manifest(manifest),

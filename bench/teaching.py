@@ -38,7 +38,7 @@ from unbraid.models.inference import for_inference
 from unbraid.models.taggers.htsat import Htsat
 from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.measures import si_sdr_db
-from unbraid.training.run import load_config
+from unbraid.training.recipe_files import load_recipe
 
 SOUNDS = ("rooster", "dog_bark", "clock_tick")
 NEW = "taught"
@@ -119,7 +119,7 @@ def prompt_map(
     Its examples are the model's prompts, and what the tagger hears on average in recordings that
     the model has learned each of them from.
     """
-    pools = select(recordings, load_config(RECIPE).data.pools, "train")
+    pools = select(recordings, load_recipe(RECIPE).data.pools, "train")
     heard = []
     for name in model.prompts.names:
         chosen = random.Random(0).sample(pools[name], min(PER_PROMPT, len(pools[name])))

@@ -36,6 +36,7 @@ from machine import describe_machine
 from material import open_evaluation, parser_of
 from unbraid.apps.demo import SCENES, mix_scene
 from unbraid.config import dump
+from unbraid.data.dynamic import DynamicMixtures
 from unbraid.dsp.resample import resample
 from unbraid.dsp.stft import StftConfig
 from unbraid.heap import keep_heap
@@ -127,7 +128,7 @@ def run_config(arguments: argparse.Namespace) -> TrainConfig:
     return TrainConfig(
         name="training-speed",
         model=ModelConfig("tuss", SAMPLE_RATE, StftConfig(512, 256, "sqrt_hann"), network),
-        data=DataConfig(str(arguments.manifest), {}),
+        data=DataConfig(str(arguments.manifest), {"speech": ("speech/*",)}),
         validation=ValidationConfig(every_steps=WARMUP_STEPS + arguments.steps + 1),
         batch_size=BATCH_SIZE,
         max_steps=WARMUP_STEPS + arguments.steps,
@@ -145,7 +146,9 @@ def open_material(manifest: Path, config: TrainConfig) -> MixtureData:
         clips, read_clip = _demo_clips()
     scenes = tuple(Scene(pair) for pair in TWO_PROMPTS if all(clips.get(name) for name in pair))
     planner = Planner(dataclasses.replace(recipe, crop_s=SEGMENT_S, scenes=scenes), clips)
-    return MixtureData(config, planner, read_clip, {}, read_clip)
+    rows = {name: row for row, name in enumerate(config.model.prompts)}
+    source = DynamicMixtures(planner, read_clip, SAMPLE_RATE, rows, BATCH_SIZE, config.seed)
+    return MixtureData(source, {}, config)
 
 
 def _demo_clips() -> tuple[dict[str, tuple[Clip, ...]], ClipReader]:

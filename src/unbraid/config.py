@@ -35,14 +35,55 @@ def parse(kind: type[T], data: object, where: str = "config") -> T:
         ConfigError: For an unknown key (with the nearest known one), a missing key, a
             value of the wrong type, or a value that the dataclass itself refuses.
     """
-    for problem in _unknown_keys(kind, data, where):
-        raise ConfigError(problem)
+    check_keys(kind, data, where)
     try:
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in (where, *first["loc"]))
         raise ConfigError(f"{place}: {first['msg']}.") from error
+
+
+def check_keys(kind: Any, data: object, where: str) -> None:
+    """Refuse keys that the dataclass ``kind`` does not have; missing ones and values do not matter.
+
+    Raises:
+        ConfigError: For an unknown key, with the nearest known one.
+    """
+    for problem in _unknown_keys(kind, data, where):
+        raise ConfigError(problem)
+
+
+def merge(kind: Any, base: object, changes: object) -> Any:
+    """Lay plain data over other plain data of the same type.
+
+    Groups of settings are merged key by key: wherever both are a mapping and the type is one
+    dataclass, or that or None. All else is replaced as a whole: lists, tables of weights, and
+    groups of which there are several kinds.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Point:
+    ...     x: int
+    ...     y: int = 0
+    >>> merge(Point, {"x": 1, "y": 2}, {"y": 3})
+    {'x': 1, 'y': 3}
+    """
+    members = [each for each in get_args(kind) or (kind,) if each is not type(None)]
+    if len(members) == 1 and get_origin(kind) in (None, Union, UnionType):
+        kind = members[0]
+    if not (
+        dataclasses.is_dataclass(kind)
+        and isinstance(base, Mapping)
+        and isinstance(changes, Mapping)
+    ):
+        return changes
+    hints = get_type_hints(kind)
+    merged = dict(base)
+    for key, value in changes.items():
+        is_merged = key in base and key in hints
+        merged[key] = merge(hints[key], base[key], value) if is_merged else value
+    return merged
 
 
 def read(kind: type[T], path: Path) -> T:

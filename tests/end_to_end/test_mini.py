@@ -12,7 +12,7 @@ from unbraid.checkpoints import model_info, resolve_model
 from unbraid.config import dump
 from unbraid.objectives.measures import si_sdr_db
 from unbraid.prompts import STANDARD_PROMPTS
-from unbraid.training.run import load_config
+from unbraid.training.recipe_files import load_recipe
 
 RECIPE = Path(unbraid.__file__).parent / "training" / "recipes" / "mini.yaml"
 
@@ -33,7 +33,7 @@ def test_it_is_small_knows_all_prompts_and_states_its_licence() -> None:
 
 def test_it_is_what_the_recipe_makes() -> None:
     bundle = unbraid.load_bundle(resolve_model("mini"))
-    config = load_config(RECIPE)
+    config = load_recipe(RECIPE)
     # How to tell presence is measured on what was trained.
     assert dump(dataclasses.replace(bundle.config, presence={})) == dump(config.model)
     assert str(config.max_steps) in bundle.card.source

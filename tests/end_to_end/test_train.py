@@ -19,9 +19,10 @@ from unbraid.apps.queries import with_queries
 from unbraid.apps.separator import Separator
 from unbraid.checkpoints import load_bundle
 from unbraid.config import dump
-from unbraid.errors import ConfigError, DataError
+from unbraid.errors import CheckpointError, ConfigError, DataError
 from unbraid.models.waveform import build_model
 from unbraid.training import lightning, run
+from unbraid.training.recipe_files import load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,171 @@ def test_a_stopped_run_goes_on_to_the_last_bit(
     assert every_loss == whole
     expected, resumed = weights(tmp_path / "whole/bundle"), weights(tmp_path / "stopped/bundle")
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, module: type, step: str, number: int) -> Any:
+    """Let the so-many-th batch fail; give what puts things right again."""
+    original = getattr(module, step)
+    calls: list[int] = []
+
+    def failing(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == number:
+            raise RuntimeError("the power went out")
+        return original(*arguments)
+
+    monkeypatch.setattr(module, step, failing)
+    return lambda: monkeypatch.setattr(module, step, original)
+
+
+#: All that validation can change, in a run whose steps learn from two batches each.
+BY_THE_BOOK: dict[str, Any] = {
+    "recipe": {
+        "crop_s": 0.5,
+        "scenes": [{"prompts": ["speech", "sfx-mix"]}, {"prompts": ["speech", "sfx", "vocals"]}],
+        "unasked_probability": 0.5,
+        "most_unasked": None,
+    },
+    "optimiser": {
+        "warmup_steps": 2,
+        "decayed": "all",
+        "average_decay": 0.5,
+        "average_best": 2,
+        "plateau": {"patience": 0},
+    },
+    "validation": {
+        "every_steps": 2,
+        "mixtures_per_scene": 1,
+        "scenes": [{"prompts": ["speech", "sfx-mix"]}],
+    },
+    "batches_per_step": 2,
+    "max_steps": 8,
+    "checkpoint_every_steps": 3,
+}
+
+
+@pytest.fixture
+def learning_rates(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
+    """Step → its learning rate, as the optimiser had it."""
+    seen: dict[int, float] = {}
+    original = lightning.SeparationModule.training_step
+
+    def recording(module: Any, *arguments: Any) -> torch.Tensor:
+        (rate,) = {group["lr"] for group in module.trainer.optimizers[0].param_groups}
+        seen[module.global_step] = rate
+        return original(module, *arguments)
+
+    monkeypatch.setattr(lightning.SeparationModule, "training_step", recording)
+    return seen
+
+
+def test_schedules_and_best_weights_go_on_to_the_last_bit(
+    pool: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    learning_rates: dict[int, float],
+) -> None:
+    recipe = write_recipe(tmp_path, pool, **BY_THE_BOOK)
+    # A rate so high that the loss rises, too.
+    fast = ["optimiser.learning_rate=1"]
+    run.train(recipe, fast, tmp_path / "whole", resume=False)
+    whole = dict(learning_rates)
+    assert whole[0] == 0.0
+    assert min(whole[step] for step in range(2, 8)) < 1, "the plateau was met"
+
+    # In the middle of the fourth step, in its first batch, and while that step is validated.
+    for what, number in (("training", 8), ("training", 7), ("validation", 2)):
+        learning_rates.clear()
+        out = tmp_path / f"{what}-{number}"
+        mend = fail(monkeypatch, lightning.SeparationModule, f"{what}_step", number)
+        with pytest.raises(RuntimeError, match="power"):
+            run.train(recipe, fast, out, resume=False)
+        mend()
+        run.train(recipe, fast, out, resume=True)
+        assert learning_rates == whole
+        assert_same_end(out, tmp_path / "whole")
+
+
+def assert_same_end(run_dir: Path, expected_dir: Path) -> None:
+    """That two runs have validated, kept and learnt the same."""
+    found, expected = (
+        torch.load(run.last_checkpoint(folder), weights_only=False)
+        for folder in (run_dir, expected_dir)
+    )
+    assert [step for step, _ in expected["validations"]] == [2, 4, 6, 8]
+    assert found["validations"] == expected["validations"]
+    kept = [sorted(run.best_weights(folder).iterdir()) for folder in (run_dir, expected_dir)]
+    assert [file.name for file in kept[0]] == [file.name for file in kept[1]]
+    after, before = weights(run_dir / "bundle"), weights(expected_dir / "bundle")
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_the_bundle_is_the_mean_of_the_best_weights(pool: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, pool, **BY_THE_BOOK)
+    fast = ["optimiser.learning_rate=0.05"]
+    bundle = weights(run.train(recipe, fast, tmp_path / "out", resume=False))
+    checkpoint = torch.load(run.last_checkpoint(tmp_path / "out"), weights_only=False)
+    losses = dict(checkpoint["validations"])
+    best = sorted(losses, key=losses.__getitem__)[:2]
+    assert len(list(run.best_weights(tmp_path / "out").iterdir())) <= 3
+    kept = [torch.load(run.best_weights(tmp_path / "out") / f"step-{step:08d}.pt") for step in best]
+    for name, tensor in bundle.items():
+        mean = (kept[0][name].double() + kept[1][name].double()) / 2
+        torch.testing.assert_close(tensor, mean.float())
+    # What was validated last are averages over steps, as the checkpoint has them.
+    if max(losses) in best:
+        averaged = kept[best.index(max(losses))]
+        for name, tensor in averaged.items():
+            torch.testing.assert_close(tensor, checkpoint["state_dict"][f"model.{name}"])
+    (run.best_weights(tmp_path / "out") / f"step-{best[0]:08d}.pt").unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        run.export(tmp_path / "out")
+
+
+def test_a_step_learns_from_all_its_batches(pool: Path, tmp_path: Path) -> None:
+    scenes = [{"prompts": ["speech", "sfx-mix"]}]
+    alike = {
+        "recipe": {"crop_s": 0.5, "scenes": scenes},
+        "optimiser": {"warmup_steps": 0, "average_decay": None},
+        "max_steps": 1,
+    }
+    recipe = write_recipe(tmp_path, pool, **alike)
+    found = []
+    for name, size, number in (("one", 1, 1), ("two", 1, 2)):
+        settings = [f"batch_size={size}", f"batches_per_step={number}"]
+        run.train(recipe, settings, tmp_path / name, resume=False)
+        checkpoint = torch.load(run.last_checkpoint(tmp_path / name), weights_only=False)
+        moments = checkpoint["optimizer_states"][0]["state"]
+        found.append([moments[key]["exp_avg"] for key in moments])
+        assert checkpoint["global_step"] == 1
+    # The second batch has changed the gradient.
+    assert any(not torch.allclose(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_a_run_ends_when_validation_no_longer_gets_better(
+    pool: Path, tmp_path: Path, learning_rates: dict[int, float]
+) -> None:
+    recipe = write_recipe(tmp_path, pool, **BY_THE_BOOK)
+    # Nothing is learnt, so that the loss stays.
+    still = ["optimiser.learning_rate=0", "validation.patience=2", "max_steps=100"]
+    run.train(recipe, still, tmp_path / "out", resume=False)
+    assert max(learning_rates) == 5
+    learning_rates.clear()
+    run.train(recipe, still, tmp_path / "out", resume=True)
+    assert not learning_rates
+
+
+def test_weights_can_be_drawn_by_glorots_rule(pool: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, pool)
+    still = ["max_steps=1", "optimiser.warmup_steps=1", "initial_weights=xavier"]
+    drawn = weights(run.train(recipe, still, tmp_path / "out", resume=False))
+    matrices = [name for name in drawn if name.startswith("network.") and drawn[name].ndim == 2]
+    for name in matrices:
+        limit = (6 / sum(drawn[name].shape)) ** 0.5
+        assert 0.8 * limit < drawn[name].abs().max() <= limit, name
+    biases = [name for name in drawn if name.endswith("bias")]
+    assert biases
+    assert not any(drawn[name].any() for name in biases)
 
 
 def test_a_run_with_rooms_codecs_and_clipping_goes_on_to_the_last_bit(
@@ -170,6 +336,10 @@ def test_both_stages_go_on_to_the_last_bit(
             "num_classes must be 4, not 5",
         ),
         ({"model": {**BY_EXAMPLE["model"], "sample_rate": 32000}}, "must be 32000"),
+        (
+            {"validation": {"scenes": [], "mixtures": {"a": {"list": "a.jsonl", "split": "cv"}}}},
+            "validated on mixtures of validation.scenes",
+        ),
         ({"method": {"kind": "supervised"}}, "not by method: supervised"),
     ],
 )
@@ -298,7 +468,7 @@ def test_a_method_that_makes_no_sense_is_refused(
     pool: Path, tmp_path: Path, method: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        run.load_config(write_recipe(tmp_path, pool, method=method))
+        load_recipe(write_recipe(tmp_path, pool, method=method))
 
 
 @pytest.mark.parametrize(
@@ -311,7 +481,7 @@ def test_a_method_that_makes_no_sense_is_refused(
     ],
 )
 def test_the_recipes_that_ship_make_sense(name: str, num_parameters: int) -> None:
-    config = run.load_config(Path(run.__file__).parent / "recipes" / f"{name}.yaml")
+    config = load_recipe(name)
     with torch.device("meta"):
         assert build_model(config.model).num_parameters == num_parameters
 
@@ -361,7 +531,7 @@ def test_slots_are_learnt_validated_and_kept(num_slots: int, pool: Path, tmp_pat
     ],
 )
 def test_the_recipes_without_references_make_sense(name: str, kind: str, num_outputs: int) -> None:
-    config = run.load_config(Path(run.__file__).parent / "recipes" / f"{name}.yaml")
+    config = load_recipe(name)
     assert config.learning_method.kind == kind
     assert config.data.pools["recording"]
     with torch.device("meta"):
@@ -373,8 +543,7 @@ def test_the_recipes_without_references_make_sense(name: str, kind: str, num_out
 
 
 def test_the_start_for_tuss_has_the_body_of_the_model_that_ships() -> None:
-    recipes = Path(run.__file__).parent / "recipes"
-    start, mini = (run.load_config(recipes / f"{name}.yaml") for name in ("self-remixing", "mini"))
+    start, mini = (load_recipe(name) for name in ("self-remixing", "mini"))
     assert start.model.network["codec"] == mini.model.network["codec"]
     assert start.model.network["first"] == mini.model.network["cross_prompt"]
     assert start.model.network["second"] == mini.model.network["extraction"]

@@ -106,6 +106,16 @@ def test_a_plan_depends_on_its_seed_alone() -> None:
     assert len({repr(plan) for plan in plans}) == 20
 
 
+def test_a_recording_counts_as_often_as_it_has_pieces() -> None:
+    pool = {"sfx-mix": [Clip("long", 60.0, 4000.0, num_pieces=9), Clip("short", 8.0, 4000.0)]}
+    planner = Planner(MixRecipe(scenes=(Scene(("sfx-mix",)),), composed={}), pool)
+    drawn = Counter(
+        planner.draw_batch(1, seed=str(number))[0].sources[0].parts[0].clip
+        for number in range(1000)
+    )
+    assert abs(drawn["long"] - 900) < 4 * math.sqrt(1000 * 0.9 * 0.1)
+
+
 def test_two_voices_never_share_a_speaker_and_no_clip_stands_twice() -> None:
     planner = Planner(MixRecipe(scenes=(Scene(("speech", "speech", "sfx-mix")),)), clips())
     for number in range(300):
@@ -154,6 +164,48 @@ def test_every_mixture_of_a_batch_asks_for_as_many_sources() -> None:
         assert all(any(source.parts for source in plan.sources) for plan in plans)
     assert left_out > 50
     assert absent > 50
+
+
+def test_prompt_dropout_leaves_out_as_many_as_it_may() -> None:
+    recipe = MixRecipe(num_sources={4: 1.0}, unasked_probability=0.5, most_unasked=None)
+    planner = Planner(recipe, clips())
+    dropped: Counter[int] = Counter()
+    limits: list[int] = []
+    for number in range(1500):
+        plans = planner.draw_batch(2, seed=str(number))
+        names = [[source.prompt for source in plan.sources] for plan in plans]
+        unique = [sum(each.count(name) == 1 for name in each) for each in names]
+        limits.append(min(*unique, 3))
+        counts = {sum(not source.is_asked for source in plan.sources) for plan in plans}
+        assert len(counts) == 1
+        assert max(counts) <= limits[-1]
+        dropped.update(counts)
+        for plan, prompts in zip(plans, names, strict=True):
+            left_out = [source.prompt for source in plan.sources if not source.is_asked]
+            assert all(prompts.count(name) == 1 for name in left_out)
+    # None with probability 1 - p, else each number from one to the limit alike.
+    expected = {
+        count: sum(0.5 / limit for limit in limits if 1 <= count <= limit) for count in (1, 2, 3)
+    }
+    for count, number in expected.items():
+        assert abs(dropped[count] - number) < 4 * math.sqrt(number)
+    assert dropped[0] > 700
+
+
+def test_what_is_never_asked_is_in_every_mixture() -> None:
+    scenes = (Scene(("speech", "sfx-mix")), Scene(("speech",)))
+    recipe = MixRecipe(scenes=scenes, never_asked=("sfx-mix",))
+    planner = Planner(recipe, clips())
+    sizes: Counter[int] = Counter()
+    for number in range(100):
+        for plan in planner.draw_batch(2, seed=str(number)):
+            sizes[len(plan.sources)] += 1
+            assert [source.prompt for source in plan.sources if source.is_asked] == ["speech"]
+    assert min(sizes[1], sizes[2]) > 50
+    with pytest.raises(ConfigError, match=r"never_asked needs recipe\.scenes"):
+        MixRecipe(never_asked=("sfx-mix",))
+    with pytest.raises(ConfigError, match="most_unasked must be at least 1"):
+        MixRecipe(most_unasked=0)
 
 
 def test_references_sum_to_the_mixture_at_their_levels() -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from synthetic_pool import POOLS, make_pool
 from unbraid.data.catalogue import open_pools, select
-from unbraid.data.dynamic import MixtureBatch, MixtureStream, render_batch
+from unbraid.data.dynamic import DynamicMixtures, MixtureBatch, MixtureStream, render_batch
 from unbraid.data.fixed import fixed_plans
 from unbraid.data.manifest import Recording, read_manifest
 from unbraid.data.store import ClipStore
@@ -174,13 +174,13 @@ def test_mixtures_with_unreadable_clips_are_drawn_again_alike_everywhere(
     rows = {name: number for number, name in enumerate(POOLS)}
     planner = Planner(MixRecipe(crop_s=0.2, unasked_probability=0.5), clips)
 
-    def stream(source: Failing | ClipStore, rank: int = 0, num_ranks: int = 1) -> MixtureStream:
-        return MixtureStream(planner, source.read, 8000, rows, 4, 7, 0, rank, num_ranks)
+    def mixtures(source: Failing | ClipStore) -> DynamicMixtures:
+        return DynamicMixtures(planner, source.read, 8000, rows, 4, 7)
 
     once = Failing(store, broken)
-    alone = [stream(once).batch(number) for number in range(4)]
+    alone = [mixtures(once).batch(number) for number in range(4)]
     assert set(once.unreadable.keys) == broken
-    untouched = [stream(store).batch(number) for number in range(4)]
+    untouched = [mixtures(store).batch(number) for number in range(4)]
     changed = [
         not torch.equal(ours, theirs)
         for batch, before in zip(alone, untouched, strict=True)
@@ -193,7 +193,8 @@ def test_mixtures_with_unreadable_clips_are_drawn_again_alike_everywhere(
     # Workers and ranks, each with an own history of failures, draw the same again.
     for rank in range(2):
         source = Failing(store, broken)
-        loader = DataLoader(stream(source, rank, 2), batch_size=None, num_workers=2)
+        stream = MixtureStream(mixtures(source), 0, rank, 2)
+        loader = DataLoader(stream, batch_size=None, num_workers=2)
         for whole, part in zip(alone, loader, strict=False):
             assert torch.equal(part.mixture, whole.mixture[rank::2])
         # What the workers met is known here, too.
@@ -212,7 +213,7 @@ def test_too_many_unreadable_clips_end_a_run_and_all_of_them_no_loop(
     planner = Planner(MixRecipe(crop_s=0.2), clips)
     for limit, message in ((0.1, "recordings cannot be read.*10 %"), (1.0, "drawn 100 times")):
         source = Failing(store, set(store.keys), limit)
-        stream = MixtureStream(planner, source.read, 8000, rows, 4, 7)
+        stream = MixtureStream(DynamicMixtures(planner, source.read, 8000, rows, 4, 7))
         with pytest.raises(DataError, match=message):
             next(iter(DataLoader(stream, batch_size=None, num_workers=num_workers)))
 
@@ -236,9 +237,10 @@ def test_batches_come_in_order_and_can_start_anywhere(manifest: Path, tmp_path: 
     )
     rows = {name: number for number, name in enumerate(POOLS)}
     planner = Planner(MixRecipe(crop_s=0.3), clips)
+    source = DynamicMixtures(planner, store.read, 48000, rows, 2, 5)
 
     def stream(first: int) -> list[torch.Tensor]:
-        batches = iter(MixtureStream(planner, store.read, 48000, rows, 2, 5, first))
+        batches = iter(MixtureStream(source, first))
         return [next(batches).mixture for _ in range(3)]
 
     start, later = stream(0), stream(2)
@@ -259,10 +261,10 @@ def test_a_step_hears_the_same_for_any_number_of_ranks_and_workers(
     )
     rows = {name: number for number, name in enumerate(POOLS)}
     planner = Planner(MixRecipe(crop_s=0.2, unasked_probability=0.5), clips)
-    alone = MixtureStream(planner, store.read, 8000, rows, batch_size=4, seed=5)
+    alone = DynamicMixtures(planner, store.read, 8000, rows, batch_size=4, seed=5)
 
     def share(rank: int) -> list[MixtureBatch]:
-        stream = MixtureStream(planner, store.read, 8000, rows, 4, 5, first, rank, num_ranks)
+        stream = MixtureStream(alone, first, rank, num_ranks)
         batches = iter(DataLoader(stream, batch_size=None, num_workers=num_workers))
         return [next(batches) for _ in range(3)]
 
@@ -284,8 +286,9 @@ def test_ranks_that_cannot_share_are_refused(rank: int, num_ranks: int, message:
     planner = Planner(
         MixRecipe(first={}, following={}, num_sources={1: 1.0}), {"x": [Clip("", 1, 1)]}
     )
+    source = DynamicMixtures(planner, lambda *_: torch.zeros(1), 8, {}, 4, 0)
     with pytest.raises(ConfigError, match=message):
-        MixtureStream(planner, lambda *_: torch.zeros(1), 8, {}, 4, 0, 0, rank, num_ranks)
+        MixtureStream(source, 0, rank, num_ranks)
 
 
 def test_fixed_mixtures_stay_the_same_and_all_their_sources_sound(

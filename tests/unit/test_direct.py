@@ -20,7 +20,7 @@ from unbraid.data import direct
 from unbraid.data.access import read_resampled
 from unbraid.data.catalogue import open_splits
 from unbraid.data.direct import DirectClips
-from unbraid.data.dynamic import MixtureStream
+from unbraid.data.dynamic import DynamicMixtures
 from unbraid.data.manifest import Recording
 from unbraid.dsp.resample import resample
 from unbraid.errors import AudioError, DataError, UnreadableClip
@@ -168,7 +168,7 @@ def test_mixtures_are_those_of_the_cache(manifest: Path, tmp_path: Path) -> None
             str(manifest), Path(), POOLS, ["train"], 16_000, tmp_path, access
         )
         planner = Planner(MixRecipe(crop_s=1.0), clips)
-        streams.append(MixtureStream(planner, source.read, 16_000, rows, 4, 3))
+        streams.append(DynamicMixtures(planner, source.read, 16_000, rows, 4, 3))
     cached, direct = (stream.batch(0) for stream in streams)
     assert torch.equal(cached.prompt_indices, direct.prompt_indices)
     # The cache holds 16 bits.
@@ -231,14 +231,14 @@ def test_files_that_vanish_or_change_under_a_run_are_left_out(
 ) -> None:
     manifest = make_pool(tmp_path / "pool")
 
-    def opened(max_unreadable: float) -> tuple[MixtureStream, DirectClips]:
+    def opened(max_unreadable: float) -> tuple[DynamicMixtures, DirectClips]:
         ((clips, source),) = open_splits(
             str(manifest), Path(), POOLS, ["train"], 16_000, tmp_path, "direct", max_unreadable
         )
         rows = {name: number for number, name in enumerate(POOLS)}
         planner = Planner(MixRecipe(crop_s=0.5), clips)
         assert isinstance(source, DirectClips)
-        return MixtureStream(planner, source.read, 16_000, rows, 4, 3), source
+        return DynamicMixtures(planner, source.read, 16_000, rows, 4, 3), source
 
     stream, source = opened(0.5)
     strict, _ = opened(0.0)

@@ -234,3 +234,25 @@ def test_the_state_of_a_batch_norm_needs_no_count_of_batches() -> None:
     second.load_state_dict(dict(first.state_dict()))
     assert set(second.state_dict()) == {"weight", "bias", "running_mean", "running_var"}
     assert torch.equal(second.running_var, first.running_var)
+
+
+def test_dropout_is_for_training_only_and_has_no_weights() -> None:
+    torch.manual_seed(0)
+    plain = LocoformerStack(small_stack())
+    dropping = LocoformerStack(small_stack(dropout=0.5))
+    dropping.load_state_dict(plain.state_dict())
+    features = torch.randn(1, 5, 6, 8)
+    assert torch.equal(dropping.eval()(features), plain(features))
+    dropping.train()
+    assert not torch.allclose(dropping(features), dropping(features))
+    with pytest.raises(ConfigError, match="share below 1, not 1"):
+        small_stack(dropout=1.0)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 4])
+def test_dropout_stands_behind_the_gate(kernel_size: int) -> None:
+    net = ConvSwiGlu(4, 16, kernel_size, dropout=1.0 - 1e-6)
+    assert net.reduce.bias is not None
+    # With nothing behind the gate all that is left is the bias.
+    expected = net.reduce.bias.expand(1, 2, 5, 4)
+    torch.testing.assert_close(net(torch.randn(1, 2, 5, 4)), expected)

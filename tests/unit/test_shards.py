@@ -25,7 +25,7 @@ from unbraid.audio.decode import read
 from unbraid.audio.flac_frames import FRAME_SAMPLES, decode_flac_frames, encode_flac
 from unbraid.data import ranges
 from unbraid.data.catalogue import open_splits
-from unbraid.data.dynamic import MixtureStream
+from unbraid.data.dynamic import DynamicMixtures, MixtureStream
 from unbraid.data.shards import ShardClips, open_packed
 from unbraid.errors import AudioError, ConfigError, DataError, MissingExtra, UnreadableClip
 from unbraid.mixing.recipe import MixRecipe, Planner
@@ -70,10 +70,10 @@ def all_clips(where: str, rate: int = RATE, max_unreadable: float = 0.5) -> Shar
     return ShardClips(corpus, recordings, rate, max_unreadable)
 
 
-def stream(where: str, access: str, cache: Path) -> MixtureStream:
+def mixtures(where: str, access: str, cache: Path) -> DynamicMixtures:
     ((clips, source),) = open_splits(where, Path(), POOLS, ["train"], RATE, cache, access)
     rows = {name: number for number, name in enumerate(POOLS)}
-    return MixtureStream(Planner(MixRecipe(crop_s=1.0), clips), source.read, RATE, rows, 4, 3)
+    return DynamicMixtures(Planner(MixRecipe(crop_s=1.0), clips), source.read, RATE, rows, 4, 3)
 
 
 # ------------------------------------------------------------------ FLAC in parts
@@ -244,17 +244,17 @@ def test_an_index_that_makes_no_sense_is_refused(tmp_path: Path, text: str, mess
 
 
 def test_mixtures_are_those_of_the_cache(manifest: Path, packed: Path, tmp_path: Path) -> None:
-    cached = stream(str(manifest), "cache", tmp_path)
-    shards = stream(str(packed), "shards", tmp_path)
+    cached = mixtures(str(manifest), "cache", tmp_path)
+    shards = mixtures(str(packed), "shards", tmp_path)
     for number in range(3):
         assert torch.equal(cached.batch(number).mixture, shards.batch(number).mixture)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_read_the_same_from_open_shards(packed: Path, tmp_path: Path) -> None:
-    alone = stream(str(packed), "shards", tmp_path)
+    alone = mixtures(str(packed), "shards", tmp_path)
     alone.batch(0)  # now files are open, and positions in them would be shared
-    batches = iter(DataLoader(alone, batch_size=None, num_workers=2))
+    batches = iter(DataLoader(MixtureStream(alone), batch_size=None, num_workers=2))
     for number in range(4):
         assert torch.equal(next(batches).mixture, alone.batch(number).mixture)
     copy = pickle.loads(pickle.dumps(ranges.DiskRanges(packed)))

@@ -24,7 +24,9 @@ def started_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def config_of(**changes: Any) -> TrainConfig:
     settings = {"batch_size": 8, "accelerator": "cpu", **changes}
-    return TrainConfig("small", tiny_config(), DataConfig("manifest.csv", {}), **settings)
+    return TrainConfig(
+        "small", tiny_config(), DataConfig("manifest.csv", {"speech": ("speech/*",)}), **settings
+    )
 
 
 def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:

@@ -2,27 +2,25 @@
 
 Two lists are written. ``unbraid-manifest.csv`` has a row for each recording to mix from, as
 recipes of ``unbraid train`` read it. ``unbraid-mixtures.jsonl`` has a line for each ready-made
-mixture: ``name``, ``split``, ``group``, ``mixture`` (a track, or ``null`` for the sum of the
-references) and ``references``, each with its ``prompt``, the tracks to ``add`` and those to
-``subtract``. A track has a ``path``, relative to the list's folder unless that is another one
-than the corpus's, and the number of the ``track`` in a file that has several.
+mixture, see ``data.mixture_lists``. Paths are relative to the list's folder unless that is
+another one than the corpus's.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from unbraid.apps.whole_files import publish_folder
 from unbraid.data.corpora import find_corpus
-from unbraid.data.corpora.base import Archive, Corpus, MixtureFiles, Track, probed
+from unbraid.data.corpora.base import Archive, Corpus, MixtureFiles, probed
 from unbraid.data.manifest import Recording, format_manifest
+from unbraid.data.mixture_lists import format_mixtures
 from unbraid.data.preparing import (
     ARCHIVES_FOLDER,
     Package,
@@ -145,7 +143,7 @@ def prepare_corpus(
             rows = (replace(row, path=prefix + row.path) for row in recordings)
             (new / MANIFEST_NAME).write_bytes(format_manifest(rows).encode())
         if mixtures:
-            (new / MIXTURES_NAME).write_bytes(_format_mixtures(mixtures, prefix).encode())
+            (new / MIXTURES_NAME).write_bytes(format_mixtures(mixtures, prefix).encode())
     return PreparedCorpus(
         corpus=corpus,
         folder=folder,
@@ -273,31 +271,4 @@ def _shares(entries: Iterable[tuple[str, str, float]]) -> tuple[Share, ...]:
     return tuple(
         Share(split, kind, len(durations_s), sum(durations_s) / 3600)
         for (split, kind), durations_s in sorted(lengths_s.items())
-    )
-
-
-def _format_mixtures(mixtures: Iterable[MixtureFiles], prefix: str) -> str:
-    def plain(track: Track) -> dict[str, Any]:
-        return {"path": prefix + track.path, "track": track.track}
-
-    return "".join(
-        json.dumps(
-            {
-                "name": entry.name,
-                "split": entry.split,
-                "group": entry.group,
-                "mixture": entry.mixture and plain(entry.mixture),
-                "references": [
-                    {
-                        "prompt": source.prompt,
-                        "add": [plain(track) for track in source.add],
-                        "subtract": [plain(track) for track in source.subtract],
-                    }
-                    for source in entry.references
-                ],
-            },
-            ensure_ascii=False,
-        )
-        + "\n"
-        for entry in mixtures
     )

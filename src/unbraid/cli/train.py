@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 @reports_errors
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A recipe, YAML or JSON.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="The name of a recipe that comes with unbraid, or a file, YAML or JSON.",
+            show_default=False,
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -28,6 +35,15 @@ def train(
             show_default=False,
         ),
     ] = None,
+    list_recipes: Annotated[
+        bool, typer.Option("--list", help="List the recipes that come with unbraid.")
+    ] = False,
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config", help="Print all settings of the recipe, as a file to run again."
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -57,25 +73,35 @@ def train(
     ] = False,
 ) -> None:
     """Train a model by a recipe."""
+    if list_recipes:
+        _print_list()
+        return
+    if recipe is None:
+        raise ConfigError("name a recipe, or a file; `unbraid train --list` shows what there is.")
+    if print_config:
+        from unbraid.training.recipe_files import load_recipe, write_config
+
+        print(write_config(load_recipe(recipe, overrides or [])), end="")
+        return
     # Before its neighbours: it says what to install where Lightning is missing.
     from unbraid.training import run
 
     if is_trial:
-        _try_out(config, overrides or [], out, as_json)
+        _try_out(recipe, overrides or [], out, as_json)
         return
     if as_json:
         raise ConfigError("--json is for --dry-run; a run keeps its figures in its log.")
     from unbraid.training.devices import is_first_rank
 
-    bundle = run.train(config, overrides or [], out, resume)
+    bundle = run.train(recipe, overrides or [], out, resume)
     if is_first_rank():
         print(f"written to {bundle}")
 
 
-def _try_out(config: Path, overrides: list[str], out: Path | None, as_json: bool) -> None:
+def _try_out(recipe: str, overrides: list[str], out: Path | None, as_json: bool) -> None:
     from unbraid.training.dry_run import dry_run
 
-    trials = dry_run(config, overrides, out)
+    trials = dry_run(recipe, overrides, out)
     if as_json:
         report = {
             "passed": all(trial.passed for trial in trials),
@@ -104,3 +130,20 @@ def _in_words(figures: Figures) -> str:
         f"{figures.mixing_s:.3g} s, a validation {figures.validation_s:.3g} s; about "
         f"{figures.expected_s / 3600:.3g} hours in all"
     )
+
+
+def _print_list() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from unbraid.training.recipe_files import summaries
+
+    table = Table(box=None)
+    table.add_column("name", no_wrap=True)
+    table.add_column("parameters", justify="right")
+    # Two columns of sentences beside each other would be too narrow to read.
+    table.add_column("what it trains, and the corpora it needs")
+    for each in summaries():
+        corpora = ", ".join(each.corpora) or "recordings of your own"
+        table.add_row(each.name, f"{each.num_parameters:,}", f"{each.description}\n{corpora}")
+    Console(markup=False, highlight=False).print(table)

@@ -37,8 +37,10 @@ class ClipSource(Protocol):
         """Starts of the stretches of a recording that are not silent."""
         ...
 
-    def read(self, key: str, start: int, count: int) -> Float[Tensor, "time"]:
+    def read(self, key: str, start: int, count: int) -> Float[Tensor, "*channel time"]:
         """Samples of a recording; zeros before its beginning and after its end.
+
+        Mono has no axis for channels.
 
         Raises:
             UnreadableClip: If it cannot be read.

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+
+from jaxtyping import Float
+from torch import Tensor
 
 from unbraid.data.access import Access, ClipSource
 from unbraid.data.direct import DirectClips
 from unbraid.data.manifest import PIECE_S, Recording, read_manifest
-from unbraid.data.shards import ShardClips, open_packed
+from unbraid.data.shards import PackedCorpus, ShardClips, open_packed
 from unbraid.data.store import ClipStore
 from unbraid.data.unreadable import MAX_UNREADABLE
-from unbraid.errors import DataError
+from unbraid.errors import ConfigError, DataError
 from unbraid.mixing.recipe import Clip
 
 
 def select(
-    recordings: Sequence[Recording], pools: Mapping[str, Sequence[str]], split: str
+    recordings: Sequence[Recording],
+    pools: Mapping[str, Sequence[str]],
+    split: str,
+    is_part: bool = False,
 ) -> dict[str, tuple[Recording, ...]]:
     """Sort the recordings of a split into pools.
 
@@ -26,6 +33,7 @@ def select(
         pools: Prompt → patterns over ``category/class``, as in shells. A pattern that
             begins with ``!`` takes away what the patterns before it let in.
         split: Which split to take from.
+        is_part: Whether other manifests may hold what a pattern matches.
 
     Raises:
         DataError: If a pattern that lets in matches no recording of any split.
@@ -39,7 +47,7 @@ def select(
             if pattern.startswith("!"):
                 wanted -= matching
                 continue
-            if not matching:
+            if not matching and not is_part:
                 raise DataError(f"pool {prompt!r}: the pattern {pattern!r} matches no recording.")
             wanted |= matching
         chosen[prompt] = tuple(
@@ -104,24 +112,144 @@ def open_splits(
     Raises:
         DataError: If the manifest or packed corpus cannot be read, or too many recordings.
     """
-    if access == "shards":
-        corpus = open_packed(where, base)
-        recordings: Sequence[Recording] = [clip.recording for clip in corpus.clips]
-    else:
-        manifest = base / Path(where).expanduser()
-        recordings = read_manifest(manifest)
+    place = _find(where, base, access)
     opened = []
     for split in splits:
-        selected = select(recordings, pools, split)
-        rows = _distinct(selected)
-        source: ClipSource
-        if access == "shards":
-            source = ShardClips(corpus, rows, sample_rate, max_unreadable)
-        else:
-            kind = ClipStore if access == "cache" else DirectClips
-            source = kind(manifest.parent, rows, sample_rate, cache_dir, max_unreadable)
+        selected = select(place.recordings, pools, split)
+        source = place.open(_distinct(selected), sample_rate, cache_dir, max_unreadable)
         opened.append((_clips(selected, source), source))
     return tuple(opened)
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The recordings of a split, from one place or several, and the rooms to hear them in.
+
+    Attributes:
+        clips: Prompt → its clips. A key begins with the number of its source and a colon.
+        rooms: Room impulse responses.
+        sources: What reads clips and rooms.
+    """
+
+    clips: Mapping[str, tuple[Clip, ...]]
+    rooms: tuple[Clip, ...]
+    sources: tuple[ClipSource, ...]
+
+    def read(self, key: str, start: int, count: int) -> Float[Tensor, "*channel time"]:
+        """Samples of a recording or of a room impulse response, as ``ClipSource.read``."""
+        number, _, name = key.partition(":")
+        return self.sources[int(number)].read(name, start, count)
+
+
+def open_together(
+    where: Sequence[str],
+    base: Path,
+    pools: Mapping[str, Sequence[str]],
+    split: str,
+    sample_rate: int,
+    cache_dir: Path,
+    access: Access = "cache",
+    max_unreadable: float = MAX_UNREADABLE,
+    num_channels: int = 1,
+    rooms: Sequence[str] = (),
+) -> Pools:
+    """Open the recordings of a split from several manifests, or packed corpora, as one.
+
+    Each has a source of its own, so that what was decoded for one recipe serves another that
+    joins it with others. Speakers and songs of one are never those of another.
+
+    Args:
+        where: Manifests, or packed corpora, as in ``open_splits``.
+        base: What relative paths are relative to.
+        pools: Prompt → patterns of what serves it, see ``select``; one match in all is enough.
+        split: Which split.
+        sample_rate: The rate to read them at.
+        cache_dir: Where decoded recordings, or notes about recordings, are kept.
+        access: How they are read.
+        max_unreadable: How large a share of the recordings of each may be unreadable.
+        num_channels: How many channels; more than one need ``cache``, see ``ClipStore``.
+        rooms: Patterns of room impulse responses; they need a manifest.
+
+    Raises:
+        ConfigError: If channels or rooms are wanted that cannot be read in this way.
+        DataError: If a manifest or packed corpus cannot be read, or too many recordings, or a
+            pattern matches nothing.
+    """
+    if num_channels > 1 and access != "cache":
+        raise ConfigError(
+            f"the model hears {num_channels} channels, which data.access {access!r} does not read; "
+            "set it to cache."
+        )
+    if rooms and access == "shards":
+        raise ConfigError("data.rooms needs a manifest: set data.access to cache or direct.")
+    places = [_find(each, base, access) for each in where]
+    every_row = [row for place in places for row in place.recordings]
+    select(every_row, {**pools, "rooms": rooms}, split)
+    clips: dict[str, tuple[Clip, ...]] = dict.fromkeys(pools, ())
+    responses: tuple[Clip, ...] = ()
+    sources: list[ClipSource] = []
+    for place in places:
+        selected = select(place.recordings, pools, split, is_part=True)
+        rows = _distinct(selected)
+        sources.append(place.open(rows, sample_rate, cache_dir, max_unreadable, num_channels))
+        for prompt, found in _clips(selected, sources[-1]).items():
+            clips[prompt] += tuple(_apart(clip, len(sources) - 1) for clip in found)
+        if rooms:
+            heard, store = open_rooms(
+                place.manifest, place.recordings, rooms, split, sample_rate, cache_dir, is_part=True
+            )
+            sources.append(store)
+            responses += tuple(_apart(room, len(sources) - 1) for room in heard)
+    return Pools(clips, responses, tuple(sources))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A manifest or a packed corpus, and what it lists."""
+
+    recordings: Sequence[Recording]
+    where: Path | PackedCorpus
+    access: Access
+
+    @property
+    def manifest(self) -> Path:
+        assert isinstance(self.where, Path), "a packed corpus has none"
+        return self.where
+
+    def open(
+        self,
+        rows: Sequence[Recording],
+        sample_rate: int,
+        cache_dir: Path,
+        max_unreadable: float,
+        num_channels: int = 1,
+    ) -> ClipSource:
+        """What reads some of its recordings."""
+        if isinstance(self.where, PackedCorpus):
+            return ShardClips(self.where, rows, sample_rate, max_unreadable)
+        root = self.where.parent
+        if self.access == "direct":
+            return DirectClips(root, rows, sample_rate, cache_dir, max_unreadable)
+        return ClipStore(root, rows, sample_rate, cache_dir, max_unreadable, num_channels)
+
+
+def _find(where: str, base: Path, access: Access) -> _Place:
+    if access == "shards":
+        corpus = open_packed(where, base)
+        return _Place([clip.recording for clip in corpus.clips], corpus, access)
+    manifest = base / Path(where).expanduser()
+    return _Place(read_manifest(manifest), manifest, access)
+
+
+def _apart(clip: Clip, number: int) -> Clip:
+    """A clip with names of its own: speakers and songs mean something in their manifest only."""
+
+    def named(name: str) -> str:
+        return f"{number}:{name}" if name else ""
+
+    return replace(
+        clip, key=named(clip.key), performer=named(clip.performer), song=named(clip.song)
+    )
 
 
 def _distinct(selected: Mapping[str, Sequence[Recording]]) -> list[Recording]:
@@ -140,6 +268,7 @@ def _clips(
                 performer=row.speaker,
                 song=_song(row),
                 active_s=active_s,
+                num_pieces=max(1, len(row.pieces_s)),
             )
             for row in rows
             if row.key in source and (active_s := _worth_mixing(row, source.active_s(row.key)))
@@ -155,6 +284,7 @@ def open_rooms(
     split: str,
     sample_rate: int,
     cache_dir: Path,
+    is_part: bool = False,
 ) -> tuple[tuple[Clip, ...], ClipStore]:
     """Decode the room impulse responses of a split, in a store of their own.
 
@@ -165,11 +295,12 @@ def open_rooms(
         split: Which split to take from.
         sample_rate: To bring them to.
         cache_dir: Where they are kept decoded.
+        is_part: Whether other manifests may hold what a pattern matches.
 
     Raises:
         DataError: If a pattern that lets in matches no recording of any split.
     """
-    rows = select(recordings, {"rooms": patterns}, split)["rooms"]
+    rows = select(recordings, {"rooms": patterns}, split, is_part)["rooms"]
     store = ClipStore(manifest.parent, rows, sample_rate, cache_dir)
     rooms = tuple(
         Clip(row.key, row.duration_s, row.bandwidth_hz)

@@ -42,7 +42,7 @@ def fixed_plans(
                     references = render(plan, read_clip, sample_rate, EFFECTS).references
                 except UnreadableClip:
                     continue
-                if bool((references.abs().amax(dim=-1) > 0).all()):
+                if bool((references.flatten(1).abs().amax(dim=1) > 0).all()):
                     chosen.append(plan)
                     break
             else:

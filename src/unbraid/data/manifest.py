@@ -65,7 +65,10 @@ def read_manifest(path: Path) -> tuple[Recording, ...]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
-        raise DataError(f"{path}: the manifest cannot be read ({error.strerror}).") from error
+        raise DataError(
+            f"{path}: the manifest cannot be read ({error.strerror}); `unbraid data prepare` makes "
+            "those of published corpora."
+        ) from error
     if not rows:
         raise DataError(f"{path}: the manifest has no rows.")
     missing = [column for column in _REQUIRED if column not in rows[0]]

@@ -66,13 +66,12 @@ class SongStore:
         }
         recordings = {track: _recording(root, track) for track in tracks}
         folder = cache_dir / f"songs-{_state(root, tracks)}"
-        self._stores = [
-            ClipStore(root, list(recordings.values()), sample_rate, folder, channel=channel)
-            for channel in range(num_channels)
-        ]
+        self._store = ClipStore(
+            root, list(recordings.values()), sample_rate, folder, num_channels=num_channels
+        )
         self._keys = {track: recording.key for track, recording in recordings.items()}
         for track, key in self._keys.items():
-            if key not in self._stores[0]:
+            if key not in self._store:
                 raise DataError(f"{root / track.path}: cannot be read; repair it or take it out.")
         self.songs = tuple(
             Song(name, tuple(Stem(prompt, self._clip(key, name)) for key, prompt in keys))
@@ -82,23 +81,18 @@ class SongStore:
     def read(self, key: str, start: int, count: int) -> Float[Tensor, "*channel time"]:
         """Samples of a stem, with an axis for channels if there are several."""
         files = self._files[key]
-        rows = []
-        for store in self._stores:
-            row = torch.zeros(count)
-            for track in files.add:
-                row = row + store.read(self._keys[track], start, count)
-            for track in files.subtract:
-                row = row - store.read(self._keys[track], start, count)
-            rows.append(row)
-        return torch.stack(rows) if self._num_channels > 1 else rows[0]
+        shape = (self._num_channels, count) if self._num_channels > 1 else (count,)
+        sound = torch.zeros(shape)
+        for track in files.add:
+            sound = sound + self._store.read(self._keys[track], start, count)
+        for track in files.subtract:
+            sound = sound - self._store.read(self._keys[track], start, count)
+        return sound
 
     def _clip(self, key: str, song: str) -> Clip:
         files = self._files[key]
         length = max(
-            (
-                self._stores[0].num_samples(self._keys[track])
-                for track in (*files.add, *files.subtract)
-            ),
+            (self._store.num_samples(self._keys[track]) for track in (*files.add, *files.subtract)),
             default=0,
         )
         sound = self.read(key, 0, length)

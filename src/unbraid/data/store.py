@@ -1,6 +1,6 @@
 """Decoded recordings on disk, read at random without decoding again.
 
-Recordings are decoded once, brought to one rate and mono, and kept as 16-bit samples
+Recordings are decoded once, brought to one rate and number of channels, and kept as 16-bit samples
 scaled to the recording's own peak in one file that is mapped into memory. A cache, not a
 data set: it can be deleted at any time and is rebuilt when its recordings change.
 """
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from jaxtyping import Float, Int16
 from torch import Tensor
 
 from unbraid.audio.decode import read
-from unbraid.data.manifest import Recording
 from unbraid.data.unreadable import MAX_UNREADABLE, UnreadableClips
 from unbraid.downloads import try_lock
 from unbraid.dsp.resample import resample
@@ -36,9 +36,26 @@ _ACTIVE_BELOW_LOUDEST_DB = 35.0
 _PATIENCE_WITH_OTHERS_S = 0.2
 
 
+@runtime_checkable
+class Stored(Protocol):
+    """What a store needs to know of a recording: a row of a manifest, or a track of a mixture."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from all others in the store."""
+
+    @property
+    def path(self) -> str:
+        """Relative to the store's root."""
+
+    @property
+    def track(self) -> int | None:
+        """Which audio track of a file that has several, from 1."""
+
+
 @dataclass(frozen=True)
 class StoredClip:
-    """Where a recording lies in the store."""
+    """Where a recording lies in the store; offset and length count samples of all channels."""
 
     offset: int
     length: int
@@ -57,7 +74,8 @@ class ClipStore:
         sample_rate: The rate to hold it at.
         cache_dir: Where the decoded samples are kept.
         max_unreadable: How large a share of the recordings may be unreadable. They are left out.
-        channel: Which channel to hold; of recordings with fewer, the last one.
+        num_channels: How many channels to hold: the first ones of each recording. One that has
+            fewer is put on all.
 
     Attributes:
         unreadable: The recordings that were left out.
@@ -69,20 +87,19 @@ class ClipStore:
     def __init__(
         self,
         root: Path,
-        recordings: Sequence[Recording],
+        recordings: Sequence[Stored],
         sample_rate: int,
         cache_dir: Path,
         max_unreadable: float = MAX_UNREADABLE,
-        *,
-        channel: int = 0,
+        num_channels: int = 1,
     ) -> None:
         self.sample_rate = sample_rate
-        self._channel = channel
+        self.num_channels = num_channels
         self.unreadable = UnreadableClips((row.key for row in recordings), max_unreadable)
         facts = [[recording.key, size_bytes(root / recording.path)] for recording in recordings]
-        # Stores of the first channel have kept their names since there were no others.
-        wanted = [sample_rate, facts, channel] if channel else [sample_rate, facts]
-        key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
+        # Corpora that are made of each other have files of one name and size in different folders.
+        what = [str(root.resolve()), sample_rate, num_channels, facts]
+        key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
         self._samples_path = cache_dir / f"clips-{key}.i16"
         index_path = cache_dir / f"clips-{key}.json"
         if not index_path.is_file():
@@ -119,10 +136,6 @@ class ClipStore:
         """All recordings that it holds."""
         return tuple(self._index)
 
-    def num_samples(self, key: str) -> int:
-        """Length of a recording."""
-        return self._index[key].length
-
     def active_s(self, key: str) -> tuple[float, ...]:
         """Starts of the stretches of a recording that are not silent."""
         return self._index[key].active_s
@@ -131,16 +144,24 @@ class ClipStore:
         """Whether a recording has no sound at all."""
         return self._index[key].peak == 0.0
 
-    def read(self, key: str, start: int, count: int) -> Float[Tensor, "time"]:
-        """Samples of a recording; zeros before its beginning and after its end."""
-        clip = self._index[key]
-        first, last = max(0, start), min(clip.length, start + count)
-        output = torch.zeros(count)
+    def num_samples(self, key: str) -> int:
+        """Length of a recording at the store's rate."""
+        return self._index[key].length // self.num_channels
+
+    def read(self, key: str, start: int, count: int) -> Float[Tensor, "*channel time"]:
+        """Samples of a recording; zeros before its beginning and after its end.
+
+        Without an axis for channels where the store holds one.
+        """
+        clip, channels = self._index[key], self.num_channels
+        first, last = max(0, start), min(self.num_samples(key), start + count)
+        output = torch.zeros(channels, count)
         if last > first:
-            block = np.asarray(self._samples[clip.offset + first : clip.offset + last])
-            samples = torch.from_numpy(block.astype(np.float32))
-            output[first - start : last - start] = samples * (clip.peak / 32767.0)
-        return output
+            begin = clip.offset + first * channels
+            block = np.asarray(self._samples[begin : begin + (last - first) * channels])
+            samples = torch.from_numpy(block.astype(np.float32)).unflatten(0, (-1, channels)).T
+            output[:, first - start : last - start] = samples * (clip.peak / 32767.0)
+        return output if channels > 1 else output[0]
 
     def _mapped(self) -> np.ndarray:
         # An empty file cannot be mapped.
@@ -148,7 +169,7 @@ class ClipStore:
             return np.zeros(0, np.int16)
         return np.memmap(self._samples_path, dtype=np.int16, mode="r")
 
-    def _decode_all(self, root: Path, recordings: Sequence[Recording], index_path: Path) -> None:
+    def _decode_all(self, root: Path, recordings: Sequence[Stored], index_path: Path) -> None:
         """Decode every recording into one file; unreadable ones are counted and left out."""
         index = {}
         offset = 0
@@ -158,20 +179,20 @@ class ClipStore:
             with part.open("wb") as file:
                 for recording in recordings:
                     try:
-                        mono = read_channel(
+                        samples = read_channels(
                             root / recording.path,
                             recording.track,
                             self.sample_rate,
-                            self._channel,
+                            self.num_channels,
                         )
                     except AudioError as error:
                         self.unreadable.note(recording.key, str(error))
                         continue
-                    scaled, peak = to_int16(mono)
-                    file.write(scaled.numpy().tobytes())
-                    active = active_blocks(mono, self.sample_rate)
-                    index[recording.key] = StoredClip(offset, mono.numel(), peak, active)
-                    offset += mono.numel()
+                    scaled, peak = to_int16(samples)
+                    file.write(scaled.T.contiguous().numpy().tobytes())
+                    active = active_blocks(samples, self.sample_rate)
+                    index[recording.key] = StoredClip(offset, samples.numel(), peak, active)
+                    offset += samples.numel()
             part.rename(self._samples_path)
         finally:
             part.unlink(missing_ok=True)
@@ -182,25 +203,29 @@ class ClipStore:
         written.rename(index_path)
 
 
-def read_channel(
-    path: Path, track: int | None, sample_rate: int, channel: int
-) -> Float[Tensor, "time"]:
-    """One channel of a whole recording at a rate; the papers take the first: a mean can cancel.
+def read_channels(
+    path: Path, track: int | None, sample_rate: int, num_channels: int
+) -> Float[Tensor, "channel time"]:
+    """A whole recording at a rate; its first channels, or one of fewer on all of them.
 
-    Of a recording with fewer channels the last one is read.
+    Where one is wanted, the papers take the first: a mean can cancel.
 
     Raises:
         AudioError: If it cannot be read.
     """
     waveform = read(path, track)
-    row = min(channel, waveform.num_channels - 1)
-    return resample(waveform.samples[row : row + 1], waveform.sample_rate, sample_rate)[0]
+    channels = waveform.samples[:num_channels]
+    if len(channels) < num_channels:
+        channels = channels[:1].expand(num_channels, -1)
+    return resample(channels, waveform.sample_rate, sample_rate)
 
 
-def to_int16(mono: Float[Tensor, "time"]) -> tuple[Int16[Tensor, "time"], float]:
+def to_int16(
+    samples: Float[Tensor, "*channel time"],
+) -> tuple[Int16[Tensor, "*channel time"], float]:
     """Samples scaled to their own peak and rounded, and that peak; silence stays zero."""
-    peak = float(mono.abs().max()) if mono.numel() else 0.0
-    scaled = mono * (32767.0 / peak) if peak > 0 else mono
+    peak = float(samples.abs().max()) if samples.numel() else 0.0
+    scaled = samples * (32767.0 / peak) if peak > 0 else samples
     return scaled.round().to(torch.int16), peak
 
 
@@ -221,11 +246,12 @@ def alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def active_blocks(mono: Float[Tensor, "time"], sample_rate: int) -> tuple[float, ...]:
+def active_blocks(samples: Float[Tensor, "*channel time"], sample_rate: int) -> tuple[float, ...]:
     """Starts in seconds of the blocks that are loud enough to be worth separating."""
     block = round(ACTIVE_BLOCK_S * sample_rate)
-    padded = torch.nn.functional.pad(mono, (0, -mono.numel() % block))
-    power = padded.unflatten(0, (-1, block)).square().mean(dim=-1) if mono.numel() else mono
+    rows = samples.reshape(-1, samples.shape[-1]) if samples.numel() else samples.new_zeros(1, 0)
+    padded = torch.nn.functional.pad(rows, (0, -rows.shape[-1] % block))
+    power = padded.unflatten(1, (-1, block)).square().mean(dim=(0, 2))
     levels = 10.0 * torch.log10(power + 1e-12)
     if levels.numel() == 0:
         return ()

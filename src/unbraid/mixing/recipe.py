@@ -68,6 +68,7 @@ class Clip:
         performer: Who speaks or plays; two sources of one prompt never share one.
         song: Recordings of the same song run in time with each other; empty for none.
         active_s: Start of each stretch of ``ACTIVE_BLOCK_S`` seconds that is not silent.
+        num_pieces: How many clips it counts as when one is drawn.
     """
 
     key: str
@@ -76,6 +77,7 @@ class Clip:
     performer: str = ""
     song: str = ""
     active_s: tuple[float, ...] = (0.0,)
+    num_pieces: int = 1
 
 
 #: So often a clip is drawn again when it was taken; then its pool counts as used up.
@@ -154,6 +156,11 @@ class MixPlan:
     has_damaged_references: bool = False
     level_db: float = 0.0
 
+    @property
+    def num_asked(self) -> int:
+        """How many sources are asked for."""
+        return sum(source.is_asked for source in self.sources)
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -189,9 +196,16 @@ class MixRecipe:
         tone_probability: How often a part gets a random tone.
         tone_db: Largest boost or cut of that tone.
         absent_probability: How often a source is silent though its prompt is asked.
-        unasked_probability: How often a prompt that stands once is not asked.
+        unasked_probability: How often not all prompts of a mixture are asked, drawn once for a
+            batch: the prompt dropout of TUSS. Their sounds stay in the mixture.
+        most_unasked: So many prompts at most are then not asked; how many is drawn evenly, once
+            for a batch. None for as many as can be: only prompts that stand once in their
+            mixture are left out, and one is always asked.
+        never_asked: Prompts whose sounds are in mixtures but are not asked for, and that the
+            model need not know: noise that is to be removed.
         clip_weight_exponent: A clip is drawn in proportion to its active seconds to this
-            power: 0 draws all files alike, 1 all seconds alike.
+            power: 0 draws all files alike, 1 all seconds alike. Each piece of a recording that is
+            cut into pieces counts as a file.
         augmentation: What else happens to sounds and mixtures.
 
     Source: K. Saijo et al., "Task-aware unified source separation", ICASSP 2025, and its
@@ -230,6 +244,8 @@ class MixRecipe:
     tone_db: float = 6.0
     absent_probability: float = 0.0
     unasked_probability: float = 0.0
+    most_unasked: int | None = 1
+    never_asked: tuple[str, ...] = ()
     clip_weight_exponent: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -251,6 +267,13 @@ class MixRecipe:
         ):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"recipe.{name} is a probability, not {getattr(self, name)}.")
+        if self.never_asked and not self.scenes:
+            raise ConfigError(
+                "recipe.never_asked needs recipe.scenes, so that mixtures of a batch ask for as "
+                "many sources as each other."
+            )
+        if self.most_unasked is not None and self.most_unasked < 1:
+            raise ConfigError(f"recipe.most_unasked must be at least 1, not {self.most_unasked}.")
 
 
 @dataclass(frozen=True)
@@ -301,7 +324,9 @@ class Planner:
         self._weights = {
             prompt: list(
                 itertools.accumulate(
-                    (len(clip.active_s) * ACTIVE_BLOCK_S) ** recipe.clip_weight_exponent
+                    clip.num_pieces
+                    * (len(clip.active_s) * ACTIVE_BLOCK_S / clip.num_pieces)
+                    ** recipe.clip_weight_exponent
                     for clip in pool
                 )
             )
@@ -335,18 +360,18 @@ class Planner:
         if recipe.scenes:
             lengths: dict[int, float] = {}
             for scene in recipe.scenes:
-                lengths[len(scene.prompts)] = lengths.get(len(scene.prompts), 0.0) + scene.weight
+                asked = self._num_asked(scene)
+                lengths[asked] = lengths.get(asked, 0.0) + scene.weight
             count = _choose(rng, lengths)
-        unasked = int(rng.random() < recipe.unasked_probability)
+        drops_prompts = rng.random() < recipe.unasked_probability
         plans: list[MixPlan] = []
-        while len(plans) < batch_size:
-            plan = self.draw_mixture(self._draw_prompts(count, rng), rng)
-            if unasked:
-                plan = _leave_one_unasked(plan, rng)
-            plans.append(plan)
-        # Where one mixture has no prompt to leave out, none of its batch leaves one out.
-        if len({sum(source.is_asked for source in plan.sources) for plan in plans}) > 1:
-            plans = [_ask_all(plan) for plan in plans]
+        dropped: list[list[int]] = []
+        for _ in range(batch_size):
+            plans.append(self.draw_mixture(self._draw_prompts(count, rng), rng))
+            places = _droppable(plans[-1]) if drops_prompts else []
+            dropped.append([rng.choice(places)] if places else [])
+        if drops_prompts:
+            plans = _leave_some_unasked(plans, dropped, recipe.most_unasked, rng)
         return tuple(plans)
 
     def draw_mixture(self, prompts: Sequence[str], rng: random.Random) -> MixPlan:
@@ -364,15 +389,16 @@ class Planner:
         for prompt in prompts:
             low, high = recipe.gain_db.get(prompt, recipe.other_gain_db)
             gain_db = rng.uniform(low, high)
+            is_asked = prompt not in recipe.never_asked
             if len(prompts) > 1 and rng.random() < recipe.absent_probability:
-                sources.append(SourcePlan(prompt, (), gain_db))
+                sources.append(SourcePlan(prompt, (), gain_db, is_asked))
                 continue
             parts = []
             for cut, part_gain_db in self._draw_parts(prompt, song, taken, rng, beside):
                 tone_db = self._draw_tone(rng)
                 parts.append(PartPlan(cut.clip.key, cut.start_s, part_gain_db, tone_db, cut.warp))
                 bandwidths.append(cut.clip.bandwidth_hz * cut.warp.frequency_ratio)
-            source = SourcePlan(prompt, tuple(parts), gain_db)
+            source = SourcePlan(prompt, tuple(parts), gain_db, is_asked)
             room = self._draw_room(beside)
             if room is not None:
                 bandwidths.append(room.bandwidth_hz)
@@ -382,10 +408,13 @@ class Planner:
         bandwidth_hz = self._draw_bandwidth(bandwidths, rng)
         return self._damage(MixPlan(recipe.crop_s, tuple(sources), bandwidth_hz), beside)
 
+    def _num_asked(self, scene: Scene) -> int:
+        return sum(prompt not in self._recipe.never_asked for prompt in scene.prompts)
+
     def _draw_prompts(self, count: int, rng: random.Random) -> tuple[str, ...]:
         recipe = self._recipe
         if recipe.scenes:
-            fitting = [scene for scene in recipe.scenes if len(scene.prompts) == count]
+            fitting = [scene for scene in recipe.scenes if self._num_asked(scene) == count]
             weights = [scene.weight for scene in fitting]
             return rng.choices(fitting, weights)[0].prompts
         if not recipe.first:
@@ -541,26 +570,52 @@ def draw_start(clip: Clip, crop_s: float, rng: random.Random) -> float:
     return min(max(start, min(0.0, slack)), max(0.0, slack))
 
 
-def _leave_one_unasked(plan: MixPlan, rng: random.Random) -> MixPlan:
-    """Turn one prompt that stands once into a sound that nobody asks for."""
+def _leave_some_unasked(
+    plans: Sequence[MixPlan], dropped: Sequence[list[int]], most: int | None, rng: random.Random
+) -> list[MixPlan]:
+    """Turn prompts that stand once into sounds that nobody asks for: equally many in each plan.
+
+    Args:
+        plans: A batch.
+        dropped: Of each plan, the place of the first prompt to leave out; none where none can be.
+        most: So many at most.
+        rng: Draws the others.
+    """
+    limit = min(min(len(_droppable(plan)), plan.num_asked - 1) for plan in plans)
+    limit = limit if most is None else min(limit, most)
+    # Where one mixture has no prompt to leave out, none of its batch leaves one out.
+    if limit < 1:
+        return list(plans)
+    count = rng.randint(1, limit) if limit > 1 else 1
+    unasked = []
+    for plan, first in zip(plans, dropped, strict=True):
+        others = [place for place in _droppable(plan) if place not in first]
+        more = rng.sample(others, count - 1) if count > 1 else []
+        unasked.append(_without_asking(plan, [*first, *more]))
+    return unasked
+
+
+def _droppable(plan: MixPlan) -> list[int]:
+    """Places of the sources whose prompt stands once, and which are there to be heard.
+
+    None where that would leave nothing to ask for.
+    """
+    if plan.num_asked < 2:
+        return []
     names = [source.prompt for source in plan.sources]
-    candidates = [
-        position
-        for position, source in enumerate(plan.sources)
-        if names.count(source.prompt) == 1 and source.parts
+    return [
+        place
+        for place, source in enumerate(plan.sources)
+        if source.is_asked and source.parts and names.count(source.prompt) == 1
     ]
-    if len(names) < 2 or not candidates:
-        return plan
-    left_out = rng.choice(candidates)
+
+
+def _without_asking(plan: MixPlan, places: Sequence[int]) -> MixPlan:
     sources = tuple(
-        replace(source, is_asked=position != left_out)
-        for position, source in enumerate(plan.sources)
+        replace(source, is_asked=source.is_asked and place not in places)
+        for place, source in enumerate(plan.sources)
     )
     return replace(plan, sources=sources)
-
-
-def _ask_all(plan: MixPlan) -> MixPlan:
-    return replace(plan, sources=tuple(replace(source, is_asked=True) for source in plan.sources))
 
 
 def _choose(rng: random.Random, weights: Mapping[Choice, float]) -> Choice:

@@ -17,10 +17,11 @@ from unbraid.mixing.augmentation import UNWARPED, Coding, Warp
 from unbraid.mixing.recipe import TONE_HZ, MixPlan, PartPlan, SourcePlan
 from unbraid.mixing.rooms import reverberate
 
-#: Reads samples of a clip: key, first sample (may be negative), number of samples → mono
-#: audio at the mixture's rate, zeros where the clip has none. Raises ``UnreadableClip`` for one
-#: that cannot be read.
-ClipReader: TypeAlias = Callable[[str, int, int], Float[Tensor, "time"]]
+#: Reads samples of a clip: key, first sample (may be negative), number of samples → audio at
+#: the mixture's rate, zeros where the clip has none. Mono has no axis for channels; all clips of
+#: a mixture have as many channels as each other, and only mono can be augmented.
+#: Raises ``UnreadableClip`` for one that cannot be read.
+ClipReader: TypeAlias = Callable[[str, int, int], Float[Tensor, "*channel time"]]
 
 #: Level of the loudest sample on its way through a codec: some turn down what is louder.
 _CODED_PEAK = 0.9
@@ -52,8 +53,8 @@ class RenderedMix:
         prompts: Their prompts.
     """
 
-    mixture: Float[Tensor, "time"]
-    references: Float[Tensor, "source time"]
+    mixture: Float[Tensor, "*channel time"]
+    references: Float[Tensor, "source *channel time"]
     prompts: tuple[str, ...]
 
 
@@ -62,8 +63,9 @@ def render(
 ) -> RenderedMix:
     """Turn a plan into audio.
 
-    Every source is brought to a root mean square of 1, silence around it and its room included,
-    and then to its level. A source without parts, or whose crop is silent, is zero.
+    Every source is brought to a root mean square of 1, silence around it and its room included
+    and over all channels, and then to its level. A source without parts, or whose crop is silent,
+    is zero.
 
     Args:
         plan: What to render.
@@ -77,7 +79,14 @@ def render(
     length = round(plan.crop_s * sample_rate)
     cut = _low_pass(plan.bandwidth_hz, length, sample_rate)
     scene = _Scene(read_clip, sample_rate, effects)
-    rendered = [_render_source(source, length, cut, scene) for source in plan.sources]
+    parts = [
+        [_render_part(part, length, cut, scene) for part in source.parts] for source in plan.sources
+    ]
+    silence = torch.zeros_like(next((part for each in parts for part in each), torch.zeros(length)))
+    rendered = [
+        _render_source(source, sum(each, silence), scene)
+        for source, each in zip(plan.sources, parts, strict=True)
+    ]
     asked = [position for position, source in enumerate(plan.sources) if source.is_asked]
     mixture = torch.stack([heard for heard, _ in rendered]).sum(dim=0)
     references = torch.stack([reference for _, reference in rendered])[asked]
@@ -119,12 +128,9 @@ class _Scene:
 
 
 def _render_source(
-    source: SourcePlan, length: int, cut: Float[Tensor, "bin"] | None, scene: _Scene
-) -> tuple[Float[Tensor, "time"], Float[Tensor, "time"]]:
-    """A source as it is heard in the mixture, and as it is wanted back."""
-    signal = torch.zeros(length)
-    for part in source.parts:
-        signal = signal + _render_part(part, length, cut, scene)
+    source: SourcePlan, signal: Float[Tensor, "*channel time"], scene: _Scene
+) -> tuple[Float[Tensor, "*channel time"], Float[Tensor, "*channel time"]]:
+    """A source, the sum of its parts, as it is heard in the mixture and as it is wanted back."""
     if source.coding is not None and signal.any():
         signal = scene.coded(signal, source.coding, _coding_gain(signal))
     if source.is_inverted:
@@ -141,7 +147,7 @@ def _render_source(
 
 def _render_part(
     part: PartPlan, length: int, cut: Float[Tensor, "bin"] | None, scene: _Scene
-) -> Float[Tensor, "time"]:
+) -> Float[Tensor, "*channel time"]:
     start = round(part.start_s * scene.sample_rate)
     if part.warp == UNWARPED:
         signal = scene.read_clip(part.clip, start, length)
@@ -173,9 +179,9 @@ def _warped(clip: str, start: int, length: int, warp: Warp, scene: _Scene) -> Fl
 def _clip(
     plan: MixPlan,
     clipping_db: float,
-    mixture: Float[Tensor, "time"],
-    references: Float[Tensor, "source time"],
-) -> tuple[Float[Tensor, "time"], Float[Tensor, "source time"]]:
+    mixture: Float[Tensor, "*channel time"],
+    references: Float[Tensor, "source *channel time"],
+) -> tuple[Float[Tensor, "*channel time"], Float[Tensor, "source *channel time"]]:
     limit = mixture.abs().max() / db_to_gain(clipping_db)
     if plan.has_damaged_references:
         # Turned down together, so that references that added up still do.
@@ -186,10 +192,10 @@ def _clip(
 def _code(
     plan: MixPlan,
     coding: Coding,
-    mixture: Float[Tensor, "time"],
-    references: Float[Tensor, "source time"],
+    mixture: Float[Tensor, "*channel time"],
+    references: Float[Tensor, "source *channel time"],
     scene: _Scene,
-) -> tuple[Float[Tensor, "time"], Float[Tensor, "source time"]]:
+) -> tuple[Float[Tensor, "*channel time"], Float[Tensor, "source *channel time"]]:
     gain = _coding_gain(mixture)
     if plan.has_damaged_references:
         # All at one gain, since codecs leave out what is too soft to be heard. References that
@@ -204,9 +210,9 @@ def _coding_gain(*signals: Float[Tensor, "..."]) -> float:
     return _CODED_PEAK / max(float(signal.abs().max()) for signal in signals)
 
 
-def _level_gain(signal: Float[Tensor, "time"], gain_db: float) -> float:
+def _level_gain(signal: Float[Tensor, "*channel time"], gain_db: float) -> float:
     """What brings a signal to a level; 0 where there is nothing to bring there."""
-    level = float(rms(signal))
+    level = float(rms(signal.flatten()))
     return db_to_gain(gain_db) / level if level > 1e-8 else 0.0
 
 

@@ -20,12 +20,21 @@ class ConvSwiGlu(nn.Module):
         hidden_dim: Channels between the convolutions.
         kernel_size: Length of both kernels.
         stride: Step of both convolutions, 1 in every published model.
+        dropout: Share of the gated numbers that are set to zero in training.
 
     Source: K. Saijo et al., "TF-Locoformer", IWAENC 2024, section 3.1.
     """
 
-    def __init__(self, dim: int, hidden_dim: int, kernel_size: int, stride: int = 1) -> None:
+    def __init__(
+        self,
+        dim: int,
+        hidden_dim: int,
+        kernel_size: int,
+        stride: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         # The modules hold weights in the shapes of 1-d convolutions; forward() applies them
         # as 2-d ones over channels-last features, which needs no transposition in memory.
         self.expand = nn.Conv1d(dim, 2 * hidden_dim, kernel_size, stride)
@@ -41,7 +50,7 @@ class ConvSwiGlu(nn.Module):
             value, gate = torch.nn.functional.linear(
                 features, self.expand.weight[..., 0], self.expand.bias
             ).chunk(2, dim=-1)
-            hidden = value * torch.nn.functional.silu(gate)
+            hidden = self.dropout(value * torch.nn.functional.silu(gate))
             return torch.nn.functional.linear(
                 hidden, self.reduce.weight[..., 0].T, self.reduce.bias
             )
@@ -54,7 +63,7 @@ class ConvSwiGlu(nn.Module):
         value, gate = torch.nn.functional.conv2d(
             image, _as_image_kernel(self.expand.weight), self.expand.bias, (1, self.stride)
         ).chunk(2, dim=1)
-        hidden = value * torch.nn.functional.silu(gate)
+        hidden = self.dropout(value * torch.nn.functional.silu(gate))
         if self.stride == 1:
             # A transposed convolution of stride 1 is a plain one with the kernel reversed;
             # without padding it gives just the middle that is kept.

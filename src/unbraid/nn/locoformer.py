@@ -43,6 +43,8 @@ class LocoformerConfig:
         feed_forward_scale: Factor on the feed-forward residuals. The paper has 0.5, the
             released code and checkpoints have 1.
         norm_eps: Added to every root mean square, or to every variance.
+        dropout: Share of the numbers that are set to zero in training: behind the gates and behind
+            each of the three parts of a path.
         norm: ``rms_group`` for ``RmsGroupNorm``; ``layer`` for layer normalisation, which
             knows no groups, the paper's comparison.
     """
@@ -59,11 +61,14 @@ class LocoformerConfig:
     feed_forward_scale: float = 1.0
     norm_eps: float = 1e-5
     norm: Literal["rms_group", "layer"] = "rms_group"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for path in (self.freq_feed_forward, self.frame_feed_forward):
             if len(path) not in (1, 2):
                 raise ConfigError(f"a path has one or two feed-forward nets, not {len(path)}.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"dropout is a share below 1, not {self.dropout:g}.")
 
 
 class LocoformerPath(nn.Module):
@@ -85,7 +90,7 @@ class LocoformerPath(nn.Module):
             return RmsGroupNorm(config.dim, config.num_groups, config.norm_eps)
 
         nets = [
-            ConvSwiGlu(config.dim, net.hidden_dim, net.kernel_size, net.stride)
+            ConvSwiGlu(config.dim, net.hidden_dim, net.kernel_size, net.stride, config.dropout)
             for net in feed_forward
         ]
         self.scale = config.feed_forward_scale
@@ -93,6 +98,7 @@ class LocoformerPath(nn.Module):
         self.feed_forward_before = nets[0] if len(nets) == 2 else None
         self.attention_norm = norm()
         self.attention = SelfAttention(config.dim, config.attention_dim, config.num_heads)
+        self.dropout = nn.Dropout(config.dropout)
         self.norm_after = norm()
         self.feed_forward_after = nets[-1]
 
@@ -103,10 +109,11 @@ class LocoformerPath(nn.Module):
     ) -> Float[Tensor, "batch row position dim"]:
         """Mix along ``position``; rows do not see each other."""
         if self.norm_before is not None and self.feed_forward_before is not None:
-            before = self.feed_forward_before(self.norm_before(features))
+            before = self.dropout(self.feed_forward_before(self.norm_before(features)))
             features = torch.add(features, before, alpha=self.scale)
-        features = features + self.attention(self.attention_norm(features), turns)
-        after = self.feed_forward_after(self.norm_after(features))
+        attended = self.attention(self.attention_norm(features), turns)
+        features = features + self.dropout(attended)
+        after = self.dropout(self.feed_forward_after(self.norm_after(features)))
         return torch.add(features, after, alpha=self.scale)
 
 

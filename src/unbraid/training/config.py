@@ -9,19 +9,21 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from unbraid.data.access import Access
+from unbraid.data.ready_made import MixtureSet
 from unbraid.data.unreadable import MAX_UNREADABLE
 from unbraid.errors import ConfigError
 from unbraid.mixing.recipe import MixRecipe, Scene
 from unbraid.mixing.remix import check_batch_size
 from unbraid.models.taggers.htsat import HtsatConfig
 from unbraid.models.waveform import ModelConfig
-from unbraid.objectives.losses import SnrLossConfig
+from unbraid.objectives.losses import LossConfig, SnrLossConfig
 from unbraid.prompts import ANY_SOURCE
 from unbraid.training.methods.by_example import ByExampleConfig
 from unbraid.training.methods.mixit import MixitConfig
 from unbraid.training.methods.remixing import RemixingConfig
 from unbraid.training.methods.supervised import SupervisedConfig
 from unbraid.training.methods.tagging import StripeConfig
+from unbraid.training.schedule import OptimiserConfig
 
 #: How a run learns; ``kind`` tells which.
 Method: TypeAlias = Annotated[
@@ -35,15 +37,20 @@ NOT_STATED = "not stated"
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where recordings come from.
+    """Where recordings come from: pools to mix anew, or mixtures that are ready.
 
     Attributes:
-        manifest: CSV file; a relative path is relative to the config file. With ``access:
-            shards``, the folder or address of what ``unbraid data pack`` wrote.
-        pools: Prompt → patterns over ``category/class`` of the manifest.
+        manifest: CSV file of recordings, or several that are joined. With ``access: shards``, the
+            folder or address of what ``unbraid data pack`` wrote.
+        pools: Prompt → patterns over ``category/class`` of the manifests.
+        mixtures: Sets of ready-made mixtures to train on, in place of pools. Of ``recipe`` they
+            take ``crop_s`` and ``absent_probability``. They are always read from the cache.
         rooms: Patterns of the room impulse responses, for ``recipe.augmentation``.
-        train_split: Split to train on.
-        validation_split: Split to validate on.
+        root: What relative paths here and in ``validation`` are relative to. If it is relative
+            itself, to the config file, or for a recipe that ships with unbraid, to the working
+            directory.
+        train_split: Split of the pools to train on.
+        validation_split: Split of the pools to validate on.
         access: How recordings are read: ``cache`` decodes all of them once into one file,
             ``direct`` decodes the stretches that are needed, ``shards`` reads a packed corpus.
         cache_dir: Where decoded recordings, or notes about them, are kept; None for the user's
@@ -52,9 +59,11 @@ class DataConfig:
             are left out and named. More of them end the run.
     """
 
-    manifest: str
-    pools: Mapping[str, tuple[str, ...]]
+    manifest: str | tuple[str, ...] = ()
+    pools: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mixtures: tuple[MixtureSet, ...] = ()
     rooms: tuple[str, ...] = ()
+    root: str = "."
     train_split: str = "train"
     validation_split: str = "eval"
     access: Access = "cache"
@@ -66,30 +75,15 @@ class DataConfig:
             raise ConfigError(
                 f"data.max_unreadable is a share of the recordings, not {self.max_unreadable}."
             )
+        if bool(self.pools) == bool(self.mixtures):
+            raise ConfigError("data needs either pools or mixtures to train on.")
+        if bool(self.pools) != bool(self.manifests):
+            raise ConfigError("data.manifest and data.pools belong together: give both or none.")
 
-
-@dataclass(frozen=True)
-class OptimiserConfig:
-    """AdamW with a warm-up, a plateau, and a decay to zero at the end.
-
-    Attributes:
-        learning_rate: On the plateau.
-        weight_decay: Not applied to prompts, norms, biases and other vectors.
-        eps: Of AdamW.
-        max_grad_norm: Gradients are scaled down to this norm.
-        warmup_steps: Linear rise from 0.
-        decay_steps: Cosine fall to 0 over the last so many steps; 0 for none.
-        average_decay: Of the exponential moving average of the weights, which is what is
-            validated and kept; None for no average.
-    """
-
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    eps: float = 1e-8
-    max_grad_norm: float = 5.0
-    warmup_steps: int = 1000
-    decay_steps: int = 0
-    average_decay: float | None = 0.999
+    @property
+    def manifests(self) -> tuple[str, ...]:
+        """All manifests."""
+        return (self.manifest,) if isinstance(self.manifest, str) else self.manifest
 
 
 @dataclass(frozen=True)
@@ -98,11 +92,15 @@ class ValidationConfig:
 
     Attributes:
         every_steps: How often.
-        scenes: Lists of prompts to measure on.
+        scenes: Lists of prompts to measure on, mixed from the pools.
         mixtures_per_scene: How many mixtures of each.
-        seed: Which mixtures.
+        mixtures: Name → ready-made mixtures to measure on, each set a scene of its own.
+        segment_s: Length of what is heard of a ready-made mixture; None for all of it.
+        segments_per_mixture: How many such segments of each.
+        seed: Which mixtures, and which segments.
         is_augmented: Whether ``recipe.augmentation`` works here as well. Otherwise runs with
             different ones are measured on the same mixtures.
+        patience: After so many validations without a lower loss the run ends; None for never.
     """
 
     every_steps: int = 1000
@@ -114,8 +112,23 @@ class ValidationConfig:
         Scene(("vocals", "drums", "bass", "other")),
     )
     mixtures_per_scene: int = 10
+    mixtures: Mapping[str, MixtureSet] = field(default_factory=dict)
+    segment_s: float | None = None
+    segments_per_mixture: int = 1
     seed: int = 0
     is_augmented: bool = False
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.scenes and not self.mixtures:
+            raise ConfigError("validation needs scenes or mixtures to measure on.")
+        for name in ("every_steps", "segments_per_mixture"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"validation.{name} must be at least 1, not {getattr(self, name)}."
+                )
+        if self.patience is not None and self.patience < 1:
+            raise ConfigError(f"validation.patience must be at least 1, not {self.patience}.")
 
 
 @dataclass(frozen=True)
@@ -162,8 +175,12 @@ class TrainConfig:
         tagging: How the model's tagger is trained; needed where it has one.
         optimiser: How.
         validation: What is measured on the way.
-        batch_size: Mixtures per step, over all devices together.
+        batch_size: Mixtures that are heard at once, over all devices together; they ask for
+            equally many sources.
+        batches_per_step: How many such batches a step learns from.
         max_steps: Steps in all.
+        initial_weights: How weights are drawn: as PyTorch does, or ``xavier``, uniformly by
+            Glorot's rule with biases of zero, as TF-Locoformer is trained.
         checkpoint_every_steps: How often the run is saved; a stopped run loses no more.
         seed: Of the initial weights and of all mixtures.
         precision: Lightning's name of the arithmetic.
@@ -189,12 +206,14 @@ class TrainConfig:
     learns: tuple[str, ...] = ()
     recipe: MixRecipe = field(default_factory=MixRecipe)
     method: Method | None = None
-    loss: SnrLossConfig = field(default_factory=SnrLossConfig)
+    loss: LossConfig = field(default_factory=SnrLossConfig)
     tagging: TaggingConfig | None = None
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     batch_size: int = 4
+    batches_per_step: int = 1
     max_steps: int = 100_000
+    initial_weights: Literal["pytorch", "xavier"] = "pytorch"
     checkpoint_every_steps: int = 500
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -210,15 +229,23 @@ class TrainConfig:
     weights_dtype: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
+        if self.validation.scenes and not self.data.pools:
+            raise ConfigError(
+                "validation.scenes are mixed from data.pools, and there are none; leave them empty "
+                "and give validation.mixtures."
+            )
         if self.model.tagger is not None:
             self._check_tagger(self.model.tagger)
         elif isinstance(self.method, ByExampleConfig):
             raise ConfigError("method: by_example is for a model with a tagger; give model.tagger.")
-        unknown = set(self.data.pools) - set(self.model.prompts)
+        parts = {name for kinds in self.recipe.composed.values() for name in kinds}
+        known = {*self.model.prompts, *self.recipe.never_asked, *parts}
+        unknown = set(self.data.pools) - known
         if unknown and ANY_SOURCE not in self.model.prompts and self.model.tagger is None:
             names = ", ".join(sorted(unknown))
             raise ConfigError(f"data.pools names prompts that the model does not have: {names}.")
-        for name in ("batch_size", "max_steps", "checkpoint_every_steps", "num_nodes"):
+        counts = ("batch_size", "batches_per_step", "max_steps", "checkpoint_every_steps")
+        for name in (*counts, "num_nodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.devices != "auto" and self.devices < 1:
@@ -280,6 +307,10 @@ class TrainConfig:
             raise ConfigError(
                 "a model with a tagger is trained by example: leave model.prompts empty, and say "
                 "with tagging how the tagger is trained."
+            )
+        if not self.validation.scenes:
+            raise ConfigError(
+                "a model with a tagger is validated on mixtures of validation.scenes."
             )
         if tagger.num_classes != len(self.data.pools):
             raise ConfigError(

@@ -38,24 +38,25 @@ from torch.utils.data import DataLoader
 
 from unbraid.data.dynamic import MixtureBatch
 from unbraid.errors import Cancelled, TrainingError, in_brief
-from unbraid.training.config import OptimiserConfig, TrainConfig
+from unbraid.training.config import TrainConfig
 from unbraid.training.devices import check_devices
 from unbraid.training.lightning import MixtureData
+from unbraid.training.recipe_files import find_recipe, load_recipe
 from unbraid.training.run import (
-    Pools,
+    Material,
     Stage,
     fit,
     last_checkpoint,
     learnt,
-    load_config,
     make_trainer,
     network_stage,
     new_model,
-    open_split_pools,
+    open_material,
     run_dir_of,
     tagger_stage,
     without_advice,
 )
+from unbraid.training.schedule import OptimiserConfig
 
 #: Steps on one batch, and the share of them whose mean loss is compared with the first.
 _NUM_STEPS = 20
@@ -134,32 +135,34 @@ class StageTrial:
 
 
 def dry_run(
-    config_path: Path, overrides: Sequence[str], out_dir: Path | None
+    recipe: str | Path, overrides: Sequence[str], out_dir: Path | None
 ) -> tuple[StageTrial, ...]:
     """Try every stage of a run out; nothing is left in its folder.
 
     Args:
-        config_path: The run's YAML file.
+        recipe: The name of a recipe that ships, or the path of a YAML file.
         overrides: ``key=value`` settings on top of it.
         out_dir: Where the run would keep its files; None for ``runs/NAME``.
 
     Raises:
         ConfigError: If the config is wrong.
         DataError: If recordings are missing.
+        CheckpointError: If the weights to start from cannot be read.
         Cancelled: If Ctrl-C was pressed.
     """
-    config = load_config(config_path, overrides)
+    config = load_recipe(recipe, overrides)
+    base = find_recipe(recipe).base_dir
     ranks = check_devices(config)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    pools = open_split_pools(config, config_path.parent)
+    material = open_material(config, base, new_model(config).network.num_channels)
     alone = _on_one_device(config, ranks)
     room = _Room(run_dir_of(config, out_dir))
     stages: dict[str, Callable[[TrainConfig], Stage]] = {
-        "network": lambda config: network_stage(new_model(config), config, pools)
+        "network": lambda config: network_stage(new_model(config), config, material)
     }
     if alone.model.tagger is not None:
-        stages = {"tagger": lambda config: _new_tagger_stage(config, pools), **stages}
+        stages = {"tagger": lambda config: _new_tagger_stage(config, material), **stages}
     return tuple(_Trial(name, alone, build, room).run() for name, build in stages.items())
 
 
@@ -178,10 +181,10 @@ def _on_one_device(config: TrainConfig, ranks: int) -> TrainConfig:
     )
 
 
-def _new_tagger_stage(config: TrainConfig, pools: tuple[Pools, Pools]) -> Stage:
+def _new_tagger_stage(config: TrainConfig, material: Material) -> Stage:
     model = new_model(config)
     assert model.tagger is not None, "asked for where there is one"
-    return tagger_stage(model.tagger, config, pools)
+    return tagger_stage(model.tagger, config, material)
 
 
 class _Room:
@@ -193,12 +196,15 @@ class _Room:
             folder = folder.parent
         self._left_bytes = shutil.disk_usage(folder).free
 
-    def check(self, checkpoint_bytes: int, weight_bytes: int) -> Check:
-        # A new checkpoint is written before the old one goes; the bundle comes at the end.
-        needed = 2 * checkpoint_bytes + weight_bytes
+    def check(self, checkpoint_bytes: int, weight_bytes: int, num_best: int) -> Check:
+        # A new checkpoint is written before the old one goes; the bundle comes at the end. Of the
+        # best weights there is one more than are averaged.
+        num_models = 1 + (num_best + 1 if num_best else 0)
+        needed = 2 * checkpoint_bytes + num_models * weight_bytes
+        models = "the model" if num_models == 1 else f"{num_models} times the model"
         detail = (
-            f"needs {_bytes(needed)} (two checkpoints of {_bytes(checkpoint_bytes)}, and the "
-            f"model), {_bytes(self._left_bytes)} are free"
+            f"needs {_bytes(needed)} (two checkpoints of {_bytes(checkpoint_bytes)}, and "
+            f"{models}), {_bytes(self._left_bytes)} are free"
         )
         passed = needed < self._left_bytes
         self._left_bytes -= needed
@@ -229,7 +235,8 @@ class _Trial:
         stage = self._new_stage(self._config)
         assert isinstance(stage.data, MixtureData)
         batch, mixing_s = _largest_batch(stage.data)
-        pupil = self._new_stage(_short(self._config, _NUM_STEPS, rise=_NUM_STEPS // 4))
+        by_heart = dataclasses.replace(self._config, batches_per_step=1)
+        pupil = self._new_stage(_short(by_heart, _NUM_STEPS, rise=_NUM_STEPS // 4))
         watch = _Watch(pupil.module)
         same = dataclasses.replace(pupil, data=_SameBatch(batch, _NUM_STEPS), observers=())
         try:
@@ -251,7 +258,8 @@ class _Trial:
         checkpoint_bytes = last_checkpoint(folder / "batch").stat().st_size
         weights = stage.module.state_dict().values()
         weight_bytes = sum(each.numel() * each.element_size() for each in weights)
-        self._checks.append(self._room.check(checkpoint_bytes, weight_bytes))
+        num_best = stage.config.optimiser.average_best or 0
+        self._checks.append(self._room.check(checkpoint_bytes, weight_bytes, num_best))
         step_s = statistics.median(watch.step_s)
         return Figures(
             device=watch.device,
@@ -436,7 +444,9 @@ def _short(config: TrainConfig, num_steps: int, rise: int) -> TrainConfig:
 
     def hurried(optimiser: OptimiserConfig) -> OptimiserConfig:
         warmup_steps = min(optimiser.warmup_steps, rise)
-        return dataclasses.replace(optimiser, warmup_steps=warmup_steps, decay_steps=0)
+        return dataclasses.replace(
+            optimiser, warmup_steps=warmup_steps, decay_steps=0, average_best=None
+        )
 
     tagging = config.tagging
     if tagging is not None:
@@ -457,22 +467,25 @@ def _largest_batch(data: MixtureData) -> tuple[MixtureBatch, float]:
     """The batch that asks for the most sources among the first ones, and how long it takes."""
 
     def num_asked(number: int) -> int:
-        return sum(source.is_asked for source in data.plans(number)[0].sources)
+        return data.source.plans(number)[0].num_asked
 
     number = max(range(_NUM_BATCHES), key=num_asked)
-    data.batch(number)  # the second time its recordings are in memory, as in a run after a while
+    data.source.batch(
+        number
+    )  # the second time its recordings are in memory, as in a run after a while
     begun_s = time.perf_counter()
-    batch = data.batch(number)
+    batch = data.source.batch(number)
     return batch, time.perf_counter() - begun_s
 
 
 def _expected_s(config: TrainConfig, step_s: float, mixing_s: float, validation_s: float) -> float:
     if config.num_workers:
-        a_step_s = max(step_s, mixing_s / config.num_workers)
+        a_batch_s = max(step_s, mixing_s / config.num_workers)
     else:
-        a_step_s = step_s + mixing_s
+        a_batch_s = step_s + mixing_s
     num_validations = config.max_steps // config.validation.every_steps
-    return config.max_steps * a_step_s + num_validations * validation_s
+    num_batches = config.max_steps * config.batches_per_step
+    return num_batches * a_batch_s + num_validations * validation_s
 
 
 def _name_of(device: torch.device) -> str:

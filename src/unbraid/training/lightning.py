@@ -2,70 +2,71 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import random
 import signal
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from unbraid.data.dynamic import MixtureBatch, MixtureStream, render_batch
+from unbraid.data.dynamic import BatchSource, MixtureBatch, MixtureStream
 from unbraid.evaluation.batches import best_si_sdr_db, mixture_si_sdr_db
-from unbraid.mixing.recipe import MixPlan, Planner
-from unbraid.mixing.render import ClipReader
 from unbraid.models.taggers.htsat import Htsat
 from unbraid.models.waveform import WaveformModel
-from unbraid.prompts import ANY_SOURCE
-from unbraid.training.config import OptimiserConfig, TrainConfig
+from unbraid.objectives.losses import SpectralLossConfig
+from unbraid.training.config import TrainConfig
 from unbraid.training.methods.by_example import (
     ByExampleConfig,
     by_example_loss,
     estimates_by_example,
+    relative_error,
 )
 from unbraid.training.methods.mixit import MixitConfig, mixture_invariant_loss
 from unbraid.training.methods.remixing import RemixingConfig, Teacher, remixing_loss
 from unbraid.training.methods.slots import autoencoder_estimates, learns_slots, slots_loss
-from unbraid.training.methods.supervised import supervised_loss
+from unbraid.training.methods.supervised import (
+    loss_of_estimates,
+    supervised_loss,
+    with_all_outputs,
+)
 from unbraid.training.methods.tagging import StripeConfig, tagging_accuracy, tagging_loss
+from unbraid.training.schedule import Validated, has_stalled, learning_rate
+
+log = logging.getLogger(__name__)
 
 #: Seeds of the devices lie so far apart that none meets another one's steps.
 _BETWEEN_RANKS = 2**40
 
 
-class _Module(pl.LightningModule):
-    """What learns, its optimiser, and a measure for each scene of the validation.
+class TrainingModule(pl.LightningModule):
+    """What learns, its optimiser, and a loss and a measure for each scene of the validation.
 
     Args:
         model: What learns.
-        optimiser: How.
-        max_steps: For how long.
-        seed: Of what is drawn in a step.
+        config: How.
         scenes: Names of the scenes.
         measure: What the measure is called in logs.
+
+    Attributes:
+        validations: All that there were so far; kept in checkpoints.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimiser: OptimiserConfig,
-        max_steps: int,
-        seed: int,
-        scenes: tuple[str, ...],
-        measure: str,
+        self, model: nn.Module, config: TrainConfig, scenes: tuple[str, ...], measure: str
     ) -> None:
         super().__init__()
         self.model = model
-        self._optimiser = optimiser
-        self._max_steps = max_steps
-        self._seed = seed
+        self.validations: tuple[Validated, ...] = ()
+        self._optimiser = config.optimiser
+        self._max_steps = config.max_steps
+        self._patience = config.validation.patience
+        self._seed = config.seed
         self._scenes = scenes
         self._measure = measure
         # A bank of no prompts, or of no length, takes no part: nobody is to wait for its gradient.
@@ -73,13 +74,21 @@ class _Module(pl.LightningModule):
             if not parameter.numel():
                 parameter.requires_grad_(False)
 
-    def on_train_batch_start(self, batch: MixtureBatch, batch_idx: int) -> None:
-        """Draw the same numbers in a step, whether the run was stopped before it or not.
+    def on_train_start(self) -> None:
+        """A run that ended early has ended."""
+        self._stop_if_stalled()
 
-        Other numbers on each device, whose mixtures are others, too.
+    def on_train_batch_start(self, batch: MixtureBatch, batch_idx: int) -> None:
+        """Set the learning rate of the step, and draw the same numbers in a batch.
+
+        Both are the same whether the run was stopped before or not. Other numbers are drawn on
+        each device, whose mixtures are others, too.
         """
-        seed = self._seed * 1_000_000_007 + self.global_step
+        seed = self._seed * 1_000_000_007 + number_of_batch(self.trainer, batch_idx)
         torch.manual_seed(seed + self.global_rank * _BETWEEN_RANKS)
+        rate = learning_rate(self.global_step, self._optimiser, self._max_steps, self.validations)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
 
     def configure_gradient_clipping(
         self,
@@ -96,62 +105,89 @@ class _Module(pl.LightningModule):
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def log_measure(self, value: Tensor, batch: MixtureBatch, scene: int) -> None:
-        """Log the measure of a batch under its scene."""
-        self.log(
-            f"valid/{self._measure}/{self._scenes[scene]}",
-            value,
-            batch_size=len(batch.mixture),
-            on_epoch=True,
-            add_dataloader_idx=False,
-            sync_dist=True,
-        )
+    def log_scene(self, loss: Tensor, measure: Tensor, batch: MixtureBatch, scene: int) -> None:
+        """Log the loss and the measure of a batch under its scene."""
+        for name, value in (("loss", loss), (self._measure, measure)):
+            self.log(
+                f"valid/{name}/{self._scenes[scene]}",
+                value,
+                batch_size=len(batch.mixture),
+                on_epoch=True,
+                add_dataloader_idx=False,
+                sync_dist=True,
+            )
 
     def on_validation_epoch_end(self) -> None:
-        """The mean over the scenes, each counting the same."""
-        values = [
-            self.trainer.callback_metrics[f"valid/{self._measure}/{scene}"]
-            for scene in self._scenes
-        ]
-        self.log(f"valid/{self._measure}/mean", torch.stack(values).mean(), sync_dist=True)
+        """The means over the scenes, each counting the same."""
+        means = {}
+        for name in ("loss", self._measure):
+            # The devices have agreed on these.
+            values = [
+                self.trainer.callback_metrics[f"valid/{name}/{scene}"] for scene in self._scenes
+            ]
+            means[name] = torch.stack(values).mean()
+            self.log(f"valid/{name}/mean", means[name], sync_dist=True)
+        if self.trainer.state.fn == "fit":
+            self.validations += (Validated(self.global_step, float(means["loss"])),)
+            self._stop_if_stalled()
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW in two groups, and the learning rate as a function of the step."""
+    def _stop_if_stalled(self) -> None:
+        if self._patience is not None and has_stalled(self.validations, self._patience):
+            log.info("the loss of the validation has not fallen any more: the run ends")
+            self.trainer.should_stop = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the validations."""
+        checkpoint[_VALIDATIONS] = [(each.step, each.loss) for each in self.validations]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Bring them back."""
+        self.validations = validations_of(checkpoint)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW in two groups; the learning rate is set step by step."""
         settings = self._optimiser
         decayed: list[nn.Parameter] = []
         free: list[nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                is_free = parameter.ndim < 2 or name.startswith("prompts.")
+                is_vector = parameter.ndim < 2 or name.startswith("prompts.")
+                is_free = is_vector and settings.decayed == "matrices"
                 (free if is_free else decayed).append(parameter)
         groups: list[dict[str, Any]] = [
             {"params": decayed},
             {"params": free, "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW(
+        return torch.optim.AdamW(
             groups,
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             eps=settings.eps,
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: learning_rate_factor(step, settings, self._max_steps)
-        )
-        return {
-            "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
 
 
-class SeparationModule(_Module):
+#: What the validations are called in a checkpoint.
+_VALIDATIONS = "validations"
+
+
+def validations_of(checkpoint: Mapping[str, Any]) -> tuple[Validated, ...]:
+    """The validations that there were before a checkpoint."""
+    return tuple(Validated(step, loss) for step, loss in checkpoint.get(_VALIDATIONS, ()))
+
+
+def number_of_batch(trainer: pl.Trainer, batch_idx: int) -> int:
+    """The number of a batch in the stream of a run, from the number that Lightning gives it."""
+    num_batches = trainer.accumulate_grad_batches
+    return trainer.global_step * num_batches + batch_idx % num_batches
+
+
+class SeparationModule(TrainingModule):
     """A model that learns to separate, by the method of its run."""
 
     model: WaveformModel
 
     def __init__(self, model: WaveformModel, config: TrainConfig, scenes: tuple[str, ...]) -> None:
-        super().__init__(
-            model, config.optimiser, config.max_steps, config.seed, scenes, "si_sdri_db"
-        )
+        super().__init__(model, config, scenes, "si_sdri_db")
         self._loss = config.loss
         self._method = config.learning_method
         # A part of the module, so that it is saved with the run.
@@ -175,7 +211,8 @@ class SeparationModule(_Module):
             return f"{method.kind}_loss", self._loss_without_references(method, batch.mixture)
         if learns_slots(self.model.network):
             return "loss", slots_loss(self.model, batch)
-        return "loss_db", supervised_loss(self.model, batch, self._loss)
+        name = "loss" if isinstance(self._loss, SpectralLossConfig) else "loss_db"
+        return name, supervised_loss(self.model, batch, self._loss)
 
     def _loss_without_references(
         self, method: MixitConfig | RemixingConfig, mixture: Tensor
@@ -198,21 +235,32 @@ class SeparationModule(_Module):
     def validation_step(
         self, batch: MixtureBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
-        """SI-SDR improvement of one mixture, logged under its scene; gives the estimates."""
-        if self.model.tagger is not None:
-            estimates = estimates_by_example(self.model, batch)
-        elif learns_slots(self.model.network) and self.model.network.num_outputs == 1:
-            estimates = autoencoder_estimates(self.model, batch)
-        elif self.model.names_sources:
-            estimates = self.model(batch.mixture, batch.prompt_indices)
-        else:
-            estimates = self.model.separate_all(batch.mixture)
-        gain = (best_si_sdr_db(estimates, batch) - mixture_si_sdr_db(batch)).mean()
-        self.log_measure(gain, batch, dataloader_idx)
+        """Loss and SI-SDR improvement of one mixture, under its scene; gives the estimates.
+
+        The loss is one with references, by whatever method the model learns.
+        """
+        asked, estimates, loss = self._validated(batch)
+        best_db = best_si_sdr_db(estimates, batch, asked.prompt_indices)
+        gain = (best_db - mixture_si_sdr_db(batch)).mean()
+        self.log_scene(loss, gain, batch, dataloader_idx)
         return {"estimates": estimates}
 
+    def _validated(self, batch: MixtureBatch) -> tuple[MixtureBatch, Tensor, Tensor]:
+        """What is asked for, what comes out, and the loss."""
+        model = self.model
+        if model.tagger is not None:
+            estimates = estimates_by_example(model, batch)
+            return batch, estimates, relative_error(batch, estimates)
+        if learns_slots(model.network) and model.network.num_outputs == 1:
+            return batch, autoencoder_estimates(model, batch), slots_loss(model, batch)
+        asked = with_all_outputs(model, batch)
+        estimates = model(asked.mixture, asked.prompt_indices)
+        if learns_slots(model.network):
+            return asked, estimates, slots_loss(model, batch)
+        return asked, estimates, loss_of_estimates(asked, estimates, self._loss)
 
-class TaggingModule(_Module):
+
+class TaggingModule(TrainingModule):
     """A tagger that learns the pools as its classes."""
 
     model: Htsat
@@ -220,9 +268,7 @@ class TaggingModule(_Module):
     def __init__(
         self, tagger: Htsat, config: TrainConfig, stripes: StripeConfig, scenes: tuple[str, ...]
     ) -> None:
-        super().__init__(
-            tagger, config.optimiser, config.max_steps, config.seed, scenes, "accuracy"
-        )
+        super().__init__(tagger, config, scenes, "accuracy")
         self._stripes = stripes
 
     def training_step(self, batch: MixtureBatch, batch_idx: int) -> Tensor:
@@ -232,94 +278,56 @@ class TaggingModule(_Module):
         return loss
 
     def validation_step(self, batch: MixtureBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Share of the classes that are found, logged under their scene."""
-        self.log_measure(tagging_accuracy(self.model, batch), batch, dataloader_idx)
-
-
-def learning_rate_factor(step: int, settings: OptimiserConfig, max_steps: int) -> float:
-    """Share of the full learning rate at a step: rise, plateau, cosine fall."""
-    if step < settings.warmup_steps:
-        return step / settings.warmup_steps
-    left = max_steps - step
-    if left < settings.decay_steps:
-        return 0.5 - 0.5 * math.cos(math.pi * left / settings.decay_steps)
-    return 1.0
+        """Loss and share of the classes that are found, logged under their scene."""
+        loss = tagging_loss(self.model, batch, StripeConfig(count=0))
+        self.log_scene(loss, tagging_accuracy(self.model, batch), batch, dataloader_idx)
 
 
 class MixtureData(pl.LightningDataModule):
     """Endless training mixtures and fixed validation mixtures.
 
+    Args:
+        source: Makes the training batches.
+        validation: Scene → its batches, of one mixture each.
+        config: The run.
+
     Attributes:
+        source: The same.
         seed: Of the training mixtures.
     """
 
     def __init__(
         self,
+        source: BatchSource,
+        validation: Mapping[str, Dataset[MixtureBatch]],
         config: TrainConfig,
-        planner: Planner,
-        read_clip: ClipReader,
-        validation_plans: Mapping[str, tuple[MixPlan, ...]],
-        read_validation_clip: ClipReader,
     ) -> None:
         super().__init__()
-        self._config = config
-        self._validation_plans = validation_plans
-        self._read_validation_clip = read_validation_clip
+        self.source = source
         self.seed = config.seed
-        # The classes of a tagger are the pools.
-        prompts = config.model.prompts or tuple(config.data.pools)
-        # A model that does not say what its sources are takes them all for the same.
-        self._rows = {
-            name: prompts.index(name if name in prompts else ANY_SOURCE)
-            for name in (*prompts, *config.data.pools, *config.recipe.composed)
-            if name in prompts or ANY_SOURCE in prompts
-        }
-        self._stream = partial(
-            MixtureStream,
-            planner,
-            read_clip,
-            config.model.sample_rate,
-            self._rows,
-            config.batch_size,
-            config.seed,
-        )
-
-    def plans(self, number: int, rank: int = 0, world_size: int = 1) -> tuple[MixPlan, ...]:
-        """What batch ``number`` is rendered from; of several devices, the share of one."""
-        return self._stream(rank=rank, world_size=world_size).plans(number)
-
-    def batch(self, number: int, rank: int = 0, world_size: int = 1) -> MixtureBatch:
-        """Batch ``number``; of several devices, the share of one."""
-        return self._stream(rank=rank, world_size=world_size).batch(number)
+        self._validation = validation
+        self._num_workers = config.num_workers
+        self._batches_per_step = config.batches_per_step
 
     def train_dataloader(self) -> DataLoader[MixtureBatch]:
         """The stream from the step at which the run stands: 0, or where it was resumed."""
         trainer = self.trainer
         assert trainer is not None
         return DataLoader(
-            self._stream(
-                first_batch=trainer.global_step,
+            MixtureStream(
+                self.source,
+                first_batch=trainer.global_step * self._batches_per_step,
                 rank=trainer.global_rank,
                 world_size=trainer.world_size,
             ),
             batch_size=None,
-            num_workers=self._config.num_workers,
+            num_workers=self._num_workers,
             worker_init_fn=_leave_ctrl_c_to_the_trainer,
         )
 
     def val_dataloader(self) -> list[DataLoader[MixtureBatch]]:
-        """One loader per scene, rendered once and kept; every device measures all of them."""
-        rate = self._config.model.sample_rate
-        return [
-            DataLoader(
-                [
-                    render_batch((plan,), self._read_validation_clip, rate, self._rows)
-                    for plan in plans
-                ],  # type: ignore[arg-type]
-                batch_size=None,
-            )
-            for plans in self._validation_plans.values()
-        ]
+        """One loader per scene; every device measures all of them."""
+        return [DataLoader(batches, batch_size=None) for batches in self._validation.values()]
 
     def transfer_batch_to_device(
         self, batch: MixtureBatch, device: torch.device, dataloader_idx: int

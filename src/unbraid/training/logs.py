@@ -90,6 +90,10 @@ class Exhibit(Callback):
             sound[0, ..., :length].detach().float().cpu()
             for sound in (batch.mixture, batch.references, outputs["estimates"])
         )
+        if mixture.ndim == 2:  # of several channels their mean
+            mixture, references, estimates = (
+                sound.mean(dim=-2) for sound in (mixture, references, estimates)
+            )
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 scene = self._scenes[dataloader_idx]

@@ -10,31 +10,42 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
-from jaxtyping import Float
-from torch import Tensor
+from torch import nn
+from torch.utils.data import Dataset
 
 from unbraid.checkpoints.bundle import load_bundle, read_card, save_bundle
 from unbraid.checkpoints.card import Card
 from unbraid.checkpoints.catalogue import resolve_model
-from unbraid.config import dump, load_mapping, parse
-from unbraid.data.access import ClipSource
-from unbraid.data.catalogue import open_rooms, open_splits
+from unbraid.data.catalogue import Pools, open_together
+from unbraid.data.dynamic import (
+    BatchSource,
+    DynamicMixtures,
+    MixtureBatch,
+    RenderedBatches,
+    render_batch,
+)
 from unbraid.data.effects import check_extras
 from unbraid.data.fixed import fixed_plans
-from unbraid.data.manifest import read_manifest
-from unbraid.data.store import ClipStore
+from unbraid.data.ready_made import (
+    MixtureSet,
+    ReadyMixtures,
+    SegmentBatches,
+    ValidationSegments,
+    open_mixtures,
+)
 from unbraid.errors import Cancelled, CheckpointError, ConfigError, MissingExtra, TrainingError
 from unbraid.folders import user_cache_dir
 from unbraid.heap import keep_heap
 from unbraid.mixing.augmentation import Augmentation
-from unbraid.mixing.recipe import Clip, Planner, Scene
+from unbraid.mixing.recipe import Planner, Scene
 from unbraid.models.taggers.htsat import Htsat
 from unbraid.models.waveform import WaveformModel, build_model
+from unbraid.prompts import ANY_SOURCE, STANDARD_PROMPTS
 from unbraid.training.config import NOT_STATED, TrainConfig
+from unbraid.training.recipe_files import find_recipe, load_recipe, write_config
+from unbraid.training.schedule import best_steps
 from unbraid.training.starting import choose_learning, take_weights
 
 try:
@@ -53,7 +64,13 @@ try:
         needs_common_norms,
         strategy_of,
     )
-    from unbraid.training.lightning import MixtureData, SeparationModule, TaggingModule
+    from unbraid.training.keeping import KeepBest, mean_weights
+    from unbraid.training.lightning import (
+        MixtureData,
+        SeparationModule,
+        TaggingModule,
+        validations_of,
+    )
     from unbraid.training.logs import Exhibit, loggers_of
     from unbraid.training.safeguards import Safeguard, SaveLast, WholeFile, named_failures
 except ModuleNotFoundError as error:
@@ -64,22 +81,7 @@ except ModuleNotFoundError as error:
 log = logging.getLogger(__name__)
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a training config and apply ``key.inner=value`` overrides.
-
-    Raises:
-        ConfigError: If the file or an override does not fit ``TrainConfig``.
-    """
-    data = load_mapping(path)
-    for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {override}: write it as key=value, for example max_steps=10.")
-        _set(data, key.strip().split("."), yaml.safe_load(value))
-    return parse(TrainConfig, data, where=path.name)
-
-
-def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, resume: bool) -> Path:
+def train(recipe: str | Path, overrides: Sequence[str], out_dir: Path | None, resume: bool) -> Path:
     """Train, and leave a bundle.
 
     A run that was stopped goes on from its last checkpoint, with the same mixtures and
@@ -89,7 +91,7 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
     library keeps memory (``heap.keep_heap``).
 
     Args:
-        config_path: The run's YAML file.
+        recipe: The name of a recipe that ships, or the path of a YAML file.
         overrides: ``key=value`` settings on top of it.
         out_dir: The run's folder; None for ``runs/NAME``.
         resume: Go on where the folder's last run stopped; otherwise the folder must be new.
@@ -104,7 +106,8 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
         TrainingError: If the run cannot go on; the message says what to do.
         Cancelled: If it was asked to stop; it is saved.
     """
-    config = load_config(config_path, overrides)
+    config = load_recipe(recipe, overrides)
+    base = find_recipe(recipe).base_dir
     run_dir = run_dir_of(config, out_dir)
     stages = (run_dir, run_dir / TAGGER_DIR)
     if not resume and any(last_checkpoint(stage).exists() for stage in stages):
@@ -115,19 +118,19 @@ def train(config_path: Path, overrides: Sequence[str], out_dir: Path | None, res
         config = dataclasses.replace(config, licence=licence)
     if is_first_rank():
         run_dir.mkdir(parents=True, exist_ok=True)
-        _write_config(config, run_dir / "config.yaml")
+        (run_dir / "config.yaml").write_text(write_config(config), encoding="utf-8")
     keep_heap()
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
 
     model = new_model(config)
-    pools = open_split_pools(config, config_path.parent)
-    with _saying_how_to_go_on(command_of(config_path, overrides, out_dir)):
+    material = open_material(config, base, model.network.num_channels)
+    with _saying_how_to_go_on(command_of(recipe, overrides, out_dir)):
         if model.tagger is not None:
-            stage = tagger_stage(model.tagger, config, pools)
+            stage = tagger_stage(model.tagger, config, material)
             fit(stage, run_dir / TAGGER_DIR)
-            _take_tagger(model.tagger, run_dir / TAGGER_DIR)
-        fit(network_stage(model, config, pools), run_dir)
+            _take_tagger(model.tagger, stage, run_dir / TAGGER_DIR)
+        fit(network_stage(model, config, material), run_dir)
     return export(run_dir) if is_first_rank() else run_dir / BUNDLE_DIR
 
 
@@ -145,15 +148,30 @@ def new_model(config: TrainConfig) -> WaveformModel:
     """
     torch.manual_seed(config.seed)
     model = build_model(config.model)
+    if config.initial_weights == "xavier":
+        _draw_xavier(model.network)
     if config.start:
         take_weights(model, load_bundle(resolve_model(config.start)))
     choose_learning(model, config.learns)
     return model
 
 
-def command_of(config_path: Path, overrides: Sequence[str], out_dir: Path | None) -> str:
+def _draw_xavier(network: nn.Module) -> None:
+    """Draw weights uniformly by Glorot's rule, and set biases to zero.
+
+    Source: X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural
+        networks", AISTATS 2010.
+    """
+    for name, parameter in network.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.xavier_uniform_(parameter)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+
+
+def command_of(recipe: str | Path, overrides: Sequence[str], out_dir: Path | None) -> str:
     """The command that starts a run, or goes on with it."""
-    words = ["unbraid", "train", str(config_path)]
+    words = ["unbraid", "train", str(recipe)]
     for override in overrides:
         words += ["--set", override]
     if out_dir is not None:
@@ -176,79 +194,166 @@ BUNDLE_DIR = "bundle"
 TAGGER_DIR = "tagger"
 
 
+def best_weights(run_dir: Path) -> Path:
+    """Where a run keeps the weights of its best validations."""
+    return run_dir / "checkpoints" / "best"
+
+
 def last_checkpoint(run_dir: Path) -> Path:
     """Where a run keeps the state that it goes on from."""
     return run_dir / "checkpoints" / "last.ckpt"
 
 
 @dataclass(frozen=True)
-class Pools:
-    """The recordings of a split, and the rooms to hear them in."""
+class Material:
+    """What a run is made of.
 
-    clips: Mapping[str, tuple[Clip, ...]]
-    store: ClipSource
-    rooms: tuple[Clip, ...] = ()
-    room_store: ClipStore | None = None
+    Attributes:
+        train: Recordings to mix; None where it learns from ready-made mixtures.
+        validation: Recordings to validate on; None where no scene is mixed from them.
+        ready: Ready-made mixtures to learn from.
+        ready_validation: Scene → ready-made mixtures to validate on.
+    """
 
-    def read(self, key: str, start: int, count: int) -> Float[Tensor, "time"]:
-        """Samples of a recording or of a room impulse response."""
-        if self.room_store is not None and key in self.room_store:
-            return self.room_store.read(key, start, count)
-        return self.store.read(key, start, count)
+    train: Pools | None
+    validation: Pools | None
+    ready: tuple[ReadyMixtures, ...]
+    ready_validation: Mapping[str, ReadyMixtures]
 
 
-def open_split_pools(config: TrainConfig, base: Path) -> tuple[Pools, Pools]:
-    """The recordings to train on, and those to validate on."""
-    settings = config.data
-    cache = Path(settings.cache_dir) if settings.cache_dir else user_cache_dir()
+def open_material(config: TrainConfig, base: Path, num_channels: int) -> Material:
+    """Decode all that a run needs, and that was not decoded before.
+
+    Args:
+        config: The run.
+        base: What ``data.root`` is relative to.
+        num_channels: How many channels the model hears.
+
+    Raises:
+        ConfigError: If mixtures have sources that the model does not have, or several channels
+            are to be augmented.
+        DataError: If recordings are missing.
+    """
+    settings, augmentation = config.data, config.recipe.augmentation
+    if num_channels > 1 and augmentation != Augmentation():
+        raise ConfigError(
+            f"recipe.augmentation is for mono, and the model hears {num_channels} channels; leave "
+            "it out."
+        )
+    root = base / Path(settings.root).expanduser()
+    cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else user_cache_dir()
     rate = config.model.sample_rate
-    splits = (settings.train_split, settings.validation_split)
-    check_extras(config.recipe.augmentation)
-    opened = open_splits(
-        settings.manifest,
-        base,
-        settings.pools,
-        splits,
-        rate,
-        cache,
-        settings.access,
-        settings.max_unreadable,
+    check_extras(augmentation)
+    # Those that no source is ever put into need not be decoded.
+    rooms = settings.rooms if augmentation.room_probability > 0 else ()
+
+    def pools(split: str) -> Pools:
+        return open_together(
+            settings.manifests,
+            root,
+            settings.pools,
+            split,
+            rate,
+            cache,
+            settings.access,
+            settings.max_unreadable,
+            num_channels,
+            rooms,
+        )
+
+    def ready(wanted: MixtureSet) -> ReadyMixtures:
+        mixtures = open_mixtures(root, wanted, rate, cache, settings.max_unreadable, num_channels)
+        known = {*_prompt_rows(config), *config.recipe.never_asked}
+        if unknown := sorted({name for each in mixtures.mixtures for name in each.prompts} - known):
+            raise ConfigError(
+                f"{wanted.list}: has sources that the model does not have: {', '.join(unknown)}; "
+                "name them in recipe.never_asked if they are noise to be removed."
+            )
+        return mixtures
+
+    return Material(
+        train=pools(settings.train_split) if settings.pools else None,
+        validation=pools(settings.validation_split) if config.validation.scenes else None,
+        ready=tuple(ready(wanted) for wanted in settings.mixtures),
+        ready_validation={
+            name: ready(wanted) for name, wanted in config.validation.mixtures.items()
+        },
     )
-    # Rooms that no source is ever put into need not be decoded.
-    if not settings.rooms or not config.recipe.augmentation.room_probability:
-        train, validation = (Pools(*pools) for pools in opened)
-        return train, validation
-    if settings.access == "shards":
-        raise ConfigError("data.rooms needs a manifest: set data.access to cache or direct.")
-    manifest = base / Path(settings.manifest).expanduser()
-    recordings = read_manifest(manifest)
-    train, validation = (
-        Pools(*pools, *open_rooms(manifest, recordings, settings.rooms, split, rate, cache))
-        for pools, split in zip(opened, splits, strict=True)
-    )
-    return train, validation
 
 
-def _mixtures(
-    config: TrainConfig, pools: tuple[Pools, Pools]
-) -> tuple[MixtureData, tuple[str, ...]]:
+def _mixtures(config: TrainConfig, material: Material) -> tuple[MixtureData, tuple[str, ...]]:
     """The mixtures of a run, and the names of the scenes that it validates on."""
-    train, validation = pools
+    rows = _prompt_rows(config)
+    rate = config.model.sample_rate
+    source: BatchSource
+    if material.train is not None:
+        planner = Planner(config.recipe, material.train.clips, material.train.rooms)
+        source = DynamicMixtures(
+            planner, material.train.read, rate, rows, config.batch_size, config.seed
+        )
+    else:
+        source = SegmentBatches(
+            material.ready,
+            round(config.recipe.crop_s * rate),
+            rows,
+            config.batch_size,
+            config.seed,
+            config.recipe.absent_probability,
+        )
+    scenes = {**_mixed_scenes(config, material, rows), **_ready_scenes(config, material, rows)}
+    return MixtureData(source, scenes, config), tuple(scenes)
+
+
+def _prompt_rows(config: TrainConfig) -> dict[str, int]:
+    """Prompt → row of the model's prompt bank."""
+    # The classes of a tagger are the pools.
+    prompts = config.model.prompts or tuple(config.data.pools)
+    if ANY_SOURCE not in prompts:
+        return {name: row for row, name in enumerate(prompts)}
+    # A model that does not say what its sources are takes them all for the same.
+    names = {*prompts, *STANDARD_PROMPTS, *config.data.pools} - {*config.recipe.never_asked}
+    return {name: prompts.index(ANY_SOURCE) for name in sorted(names)}
+
+
+def _mixed_scenes(
+    config: TrainConfig, material: Material, rows: Mapping[str, int]
+) -> dict[str, Dataset[MixtureBatch]]:
+    """Validation mixtures from pools, rendered once and kept."""
+    if material.validation is None:
+        return {}
+    settings, rate = config.validation, config.model.sample_rate
+    pools, read_clip = material.validation, material.validation.read
     # What is never drawn at random needs no clips here.
-    measured = dataclasses.replace(config.recipe, scenes=config.validation.scenes)
-    if not config.validation.is_augmented:
+    measured = dataclasses.replace(config.recipe, scenes=settings.scenes)
+    if not settings.is_augmented:
         measured = dataclasses.replace(measured, augmentation=Augmentation())
     plans = fixed_plans(
-        Planner(measured, validation.clips, validation.rooms),
-        config.validation.scenes,
-        config.validation.mixtures_per_scene,
-        validation.read,
-        config.model.sample_rate,
-        config.validation.seed,
+        Planner(measured, pools.clips, pools.rooms),
+        settings.scenes,
+        settings.mixtures_per_scene,
+        read_clip,
+        rate,
+        settings.seed,
     )
-    planner = Planner(config.recipe, train.clips, train.rooms)
-    module = MixtureData(config, planner, train.read, plans, validation.read)
-    return module, tuple(plans)
+    return {
+        scene: RenderedBatches([render_batch((plan,), read_clip, rate, rows) for plan in each])
+        for scene, each in plans.items()
+    }
+
+
+def _ready_scenes(
+    config: TrainConfig, material: Material, rows: Mapping[str, int]
+) -> dict[str, Dataset[MixtureBatch]]:
+    settings = config.validation
+    segment = None
+    if settings.segment_s is not None:
+        segment = round(settings.segment_s * config.model.sample_rate)
+    return {
+        name: ValidationSegments(
+            mixtures, segment, rows, settings.seed, settings.segments_per_mixture
+        )
+        for name, mixtures in material.ready_validation.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,11 +373,12 @@ class Stage:
     observers: tuple[Callback, ...] = ()
 
 
-def tagger_stage(tagger: Htsat, config: TrainConfig, pools: tuple[Pools, Pools]) -> Stage:
+def tagger_stage(tagger: Htsat, config: TrainConfig, material: Material) -> Stage:
     """The first stage of a run whose model has a tagger."""
     settings = config.tagging
     assert settings is not None, "the config was checked"
-    is_heard = {name for name, clips in pools[1].clips.items() if clips}
+    assert material.validation is not None, "the classes of a tagger are pools"
+    is_heard = {name for name, clips in material.validation.clips.items() if clips}
     stage = dataclasses.replace(
         config,
         recipe=dataclasses.replace(config.recipe, num_sources=settings.num_sounds),
@@ -283,21 +389,21 @@ def tagger_stage(tagger: Htsat, config: TrainConfig, pools: tuple[Pools, Pools])
         batch_size=settings.batch_size,
         max_steps=settings.max_steps,
     )
-    data, scenes = _mixtures(stage, pools)
+    data, scenes = _mixtures(stage, material)
     # Lightning trains in the mode in which it finds a module.
     tagger.train().requires_grad_(True)
     log.info("%d parameters of the tagger", sum(each.numel() for each in tagger.parameters()))
     return Stage(TaggingModule(tagger, stage, settings.stripes, scenes), data, stage)
 
 
-def _take_tagger(tagger: Htsat, run_dir: Path) -> None:
-    tagger.load_state_dict(learnt(run_dir)[0])
+def _take_tagger(tagger: Htsat, stage: Stage, run_dir: Path) -> None:
+    tagger.load_state_dict(learnt(run_dir, stage.config.optimiser.average_best)[0])
     tagger.requires_grad_(False).eval()
 
 
-def network_stage(model: WaveformModel, config: TrainConfig, pools: tuple[Pools, Pools]) -> Stage:
+def network_stage(model: WaveformModel, config: TrainConfig, material: Material) -> Stage:
     """The stage in which a model learns to separate."""
-    data, scenes = _mixtures(config, pools)
+    data, scenes = _mixtures(config, material)
     log.info("%d parameters", model.num_parameters)
     module = SeparationModule(model, config, scenes)
     exhibit = Exhibit(scenes, config.model.sample_rate)
@@ -343,15 +449,28 @@ def without_advice() -> Iterator[None]:
         yield
 
 
-def learnt(run_dir: Path) -> tuple[dict[str, torch.Tensor], int]:
-    """Weights of a run's last checkpoint, and its step."""
+def learnt(run_dir: Path, average_best: int | None = None) -> tuple[dict[str, torch.Tensor], int]:
+    """Weights that a run has come to, and its step.
+
+    Args:
+        run_dir: Its folder.
+        average_best: Take the mean of so many best weights, where there are any; None for those
+            of the last checkpoint.
+
+    Raises:
+        CheckpointError: If some of the best weights are missing.
+    """
     # Our own file.
     checkpoint = torch.load(last_checkpoint(run_dir), map_location="cpu", weights_only=False)
-    weights = {
-        name.removeprefix("model."): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith("model.")  # and not those of a teacher
-    }
+    steps = best_steps(validations_of(checkpoint), average_best or 0)
+    if steps:
+        weights = mean_weights(best_weights(run_dir), steps)
+    else:
+        weights = {
+            name.removeprefix("model."): tensor
+            for name, tensor in checkpoint["state_dict"].items()
+            if name.startswith("model.")  # and not those of a teacher
+        }
     return weights, checkpoint["global_step"]
 
 
@@ -371,10 +490,14 @@ def make_trainer(
         is_shown: Whether a bar shows how far it is.
     """
     callbacks: list[Callback] = [
-        SaveLast(last_checkpoint(run_dir), config.checkpoint_every_steps),
+        SaveLast(
+            last_checkpoint(run_dir), config.checkpoint_every_steps, config.validation.every_steps
+        ),
     ]
     if is_shown:
         callbacks.append(TQDMProgressBar(refresh_rate=20))
+    if config.optimiser.average_best is not None:
+        callbacks.append(KeepBest(best_weights(run_dir), config.optimiser.average_best))
     if config.optimiser.average_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.optimiser.average_decay))
     callbacks.extend(observers)
@@ -393,7 +516,8 @@ def make_trainer(
         precision=config.precision,
         max_steps=config.max_steps,
         max_epochs=-1,
-        val_check_interval=config.validation.every_steps,
+        accumulate_grad_batches=config.batches_per_step,
+        val_check_interval=config.validation.every_steps * config.batches_per_step,
         check_val_every_n_epoch=None,
         gradient_clip_val=config.optimiser.max_grad_norm,
         log_every_n_steps=50,
@@ -406,7 +530,10 @@ def make_trainer(
 
 
 def export(run_dir: Path) -> Path:
-    """Make a bundle of a run's last checkpoint; the averaged weights where there are any.
+    """Make a bundle of what a run has come to.
+
+    That is the mean of its best weights where it keeps them, else those of its last checkpoint,
+    the averaged ones where there are any.
 
     Works while the run goes on, and replaces the bundle of an earlier export.
 
@@ -417,11 +544,11 @@ def export(run_dir: Path) -> Path:
         ConfigError: If the folder holds no run.
         CheckpointError: If the checkpoint does not fit the run's config.
     """
-    config = load_config(run_dir / "config.yaml")
+    config = load_recipe(run_dir / "config.yaml")
     last = last_checkpoint(run_dir)
     if not last.is_file():
         raise ConfigError(f"{run_dir}: holds no checkpoint yet; let the run reach its first one.")
-    state, step = learnt(run_dir)
+    state, step = learnt(run_dir, config.optimiser.average_best)
     model = build_model(config.model)
     try:
         model.load_state_dict(state)
@@ -439,15 +566,3 @@ def export(run_dir: Path) -> Path:
     )
     dtype = getattr(torch, config.weights_dtype)
     return save_bundle(model, run_dir / BUNDLE_DIR, card, overwrite=True, dtype=dtype)
-
-
-def _set(data: dict[str, Any], keys: Sequence[str], value: object) -> None:
-    for key in keys[:-1]:
-        data = data.setdefault(key, {})
-        if not isinstance(data, dict):
-            raise ConfigError(f"--set {'.'.join(keys)}: {key} holds a value, not a group of keys.")
-    data[keys[-1]] = value
-
-
-def _write_config(config: TrainConfig, path: Path) -> None:
-    path.write_text(yaml.safe_dump(dump(config), sort_keys=False), encoding="utf-8")

@@ -38,7 +38,7 @@ from torch import Tensor
 
 from unbraid.data.dynamic import MixtureBatch
 from unbraid.errors import Cancelled, Terminated, TrainingError, in_brief
-from unbraid.training.lightning import MixtureData
+from unbraid.training.lightning import MixtureData, TrainingModule, number_of_batch
 
 #: Of a run's folder, where a batch is kept whose loss is no number.
 NOT_FINITE_DIR = "not-finite"
@@ -56,6 +56,7 @@ class Safeguard(Callback):
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._batch: MixtureBatch | None = None
+        self._number = 0
         self._asked: int | None = None
         self._has_to_stop = False
 
@@ -87,6 +88,7 @@ class Safeguard(Callback):
     ) -> None:
         """Keep hold of the batch of this step."""
         self._batch = batch
+        self._number = number_of_batch(trainer, batch_idx)
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
@@ -111,7 +113,7 @@ class Safeguard(Callback):
         batch, data = self._batch, trainer.datamodule  # type: ignore[attr-defined]
         assert batch is not None
         kept: dict[str, Any] = {
-            "number": trainer.global_step,
+            "number": self._number,
             "rank": trainer.global_rank,
             "world_size": trainer.world_size,
             "mixture": batch.mixture.cpu(),
@@ -120,14 +122,15 @@ class Safeguard(Callback):
         }
         if isinstance(data, MixtureData):
             share = (trainer.global_rank, trainer.world_size)
-            plans = data.plans(trainer.global_step, *share)
-            kept |= {"seed": data.seed, "plans": [dataclasses.asdict(plan) for plan in plans]}
+            plans = data.source.plans(self._number, *share)
+            # All are dataclasses, which a protocol cannot say.
+            kept |= {"seed": data.seed, "plans": [dataclasses.asdict(plan) for plan in plans]}  # type: ignore[call-overload]
         name = f"step-{trainer.global_step + 1}-rank-{trainer.global_rank}.pt"
         path = self._run_dir / NOT_FINITE_DIR / name
         content = io.BytesIO()
         torch.save(kept, content)
         try:
-            _write_whole(path, content.getbuffer())
+            write_whole(path, content.getbuffer())
         except OSError as error:
             return f"its batch could not be kept ({_reason(error)})."
         return f"its batch lies in {path}."
@@ -175,18 +178,21 @@ def _worst_of_all(trainer: pl.Trainer, state: int) -> int:
 class SaveLast(Checkpoint):
     """Keeps one checkpoint: the run as it stood last, whole or not replaced.
 
-    Saved every so many steps, before a validation, after the last step, and when an error or
-    Ctrl-C ends the run between two updates of the weights.
+    Saved every so many steps, before and after a validation, after the last step, and when an
+    error or Ctrl-C ends the run between two updates of the weights.
 
     Args:
         path: The checkpoint file.
         every_steps: How often.
+        validated_every_steps: How often steps are validated. A run that stopped between a step and
+            its validation begins with that: what is learnt from it is not lost.
     """
 
-    def __init__(self, path: Path, every_steps: int) -> None:
+    def __init__(self, path: Path, every_steps: int, validated_every_steps: int) -> None:
         self._path = path
         self._every_steps = every_steps
-        self._saved_step = -1
+        self._validated_every_steps = validated_every_steps
+        self._saved = (-1, -1)
         self._is_updating = False
 
     def on_before_optimizer_step(
@@ -209,13 +215,51 @@ class SaveLast(Checkpoint):
         """Save when it is time to."""
         self._is_updating = False
         step = trainer.global_step
-        if step % self._every_steps == 0 or step == trainer.max_steps:
+        is_whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if is_whole_step and (step % self._every_steps == 0 or step == trainer.max_steps):
             self._save(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save before averaged weights take the place of those that learn."""
         if trainer.state.fn == "fit":
             self._save(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save what was learnt from it."""
+        if trainer.state.fn == "fit":
+            self._save(trainer, pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let Lightning's counters say that all of the last step is done, and no more.
+
+        They are ahead of it when an error ends a step halfway, and behind while its callbacks run;
+        a run that went on from them would validate at other steps. Whether the step is still to be
+        validated they do not know: to Lightning, a validation that has begun and has not got
+        through its first mixture is one to do again.
+        """
+        step = trainer.global_step
+        loops = checkpoint["loops"]["fit_loop"]
+        for counts in ("total", "current"):
+            progress = loops["epoch_loop.batch_progress"][counts]
+            for count in ("ready", "started", "processed", "completed"):
+                progress[count] = step * trainer.accumulate_grad_batches
+        begun = int(self._awaits_validation(trainer, pl_module))
+        validation = loops["epoch_loop.val_loop.batch_progress"]
+        for counts in ("total", "current"):
+            for count in ("ready", "started", "processed", "completed"):
+                validation[counts][count] = 0
+        validation["total"] |= {"ready": begun, "started": begun}
+        # Lightning counts a step for its logs when it comes back to one with a validation.
+        logged = step - (step % self._validated_every_steps == 0)
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] = logged
+
+    def _awaits_validation(self, trainer: pl.Trainer, module: pl.LightningModule) -> bool:
+        assert isinstance(module, TrainingModule)
+        step = trainer.global_step
+        last = module.validations[-1].step if module.validations else 0
+        return step % self._validated_every_steps == 0 and last != step
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -231,9 +275,12 @@ class SaveLast(Checkpoint):
             self._save(trainer, pl_module)
 
     def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, TrainingModule)
         step = trainer.global_step
-        if step == self._saved_step:
+        if (step, len(module.validations)) == self._saved:
             return
+        if step >= trainer.max_steps and self._awaits_validation(trainer, module):
+            return  # a run that has all its steps would not begin with a validation
         broken = _not_finite(module.named_parameters())
         if _worst_of_all(trainer, _FAILED if broken else _GOES_ON) == _FAILED:
             which = in_brief(broken) or "some on another device"
@@ -250,7 +297,7 @@ class SaveLast(Checkpoint):
         problem = trainer.strategy.broadcast(problem)
         if problem:
             raise TrainingError(f"{problem}; make room. The checkpoint before, if any, stays.")
-        self._saved_step = step
+        self._saved = (step, len(module.validations))
 
 
 def _not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
@@ -270,7 +317,7 @@ class WholeFile(CheckpointIO):
         """
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        _write_whole(Path(path), content.getbuffer())
+        write_whole(Path(path), content.getbuffer())
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
@@ -283,7 +330,12 @@ class WholeFile(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def _write_whole(path: Path, content: memoryview) -> None:
+def write_whole(path: Path, content: memoryview) -> None:
+    """Write a file beside the one before, and let it take its name when it is whole.
+
+    Raises:
+        OSError: If it cannot be written; nothing of it is left then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)

@@ -46,6 +46,11 @@ class Track:
     path: str
     track: int | None = None
 
+    @property
+    def key(self) -> str:
+        """What tells it from all others of its corpus."""
+        return self.path if self.track is None else f"{self.path}#{self.track}"
+
 
 @dataclass(frozen=True)
 class ReferenceFiles:

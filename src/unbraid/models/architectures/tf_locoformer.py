@@ -22,7 +22,7 @@ Source: K. Saijo, G. Wichern, F. G. Germain, Z. Pan, J. Le Roux, "TF-Locoformer:
     local modeling by convolution for speech separation and enhancement", IWAENC 2024, arXiv
     2408.03440; K. Saijo, Y. Bando, "Input-adaptive spectral feature compression by sequence
     modeling for source separation", TASLP 2026, arXiv 2602.08671.
-Differs: No dropout. The SFC release leaves out the last frame, which is centred behind the
+Differs: The SFC release leaves out the last frame, which is centred behind the
     recording's last whole hop; here it stays.
 """
 
@@ -133,7 +133,8 @@ def _compressed(
     codec: CompressionConfig, stack: LocoformerConfig, num_outputs: int = 4, num_channels: int = 2
 ) -> TfLocoformerConfig:
     # Without positions, so that recordings may be longer than those of the training.
-    return TfLocoformerConfig(codec, replace(stack, positions="none"), num_outputs, num_channels)
+    body = replace(stack, positions="none", dropout=0.1)
+    return TfLocoformerConfig(codec, body, num_outputs, num_channels)
 
 
 _SMALL_REVERBERANT = _stack(4, 96, 128, 8)

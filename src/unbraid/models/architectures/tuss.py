@@ -133,6 +133,9 @@ def _stack(
 
 
 _MEDIUM = TussConfig(BandSplitConfig(), _stack(4, 64, 4, 128, 384, 1), _stack(2, 64, 4, 96, 256, 4))
+_LARGE = TussConfig(
+    BandSplitConfig(), _stack(6, 128, 8, 256, 384, 1), _stack(3, 128, 8, 192, 256, 4)
+)
 
 
 def _example(codec: MaskCodecConfig) -> TussConfig:
@@ -154,9 +157,9 @@ ARCHITECTURE = Architecture(
     build=Tuss,
     presets={
         "medium": _MEDIUM,
-        "large": TussConfig(
-            BandSplitConfig(), _stack(6, 128, 8, 256, 384, 1), _stack(3, 128, 8, 192, 256, 4)
-        ),
+        "large": _LARGE,
+        # Of the compression in a large TUSS no size is published; this is that of the medium one.
+        "large-sfc-61": replace(_LARGE, codec=CompressionConfig(64)),
         "medium-sfc-61": replace(_MEDIUM, codec=CompressionConfig(64)),
         "medium-sfc-64": replace(
             _MEDIUM, codec=CompressionConfig(64, bands="musical", num_bands=64)

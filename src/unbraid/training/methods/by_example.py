@@ -6,7 +6,7 @@ paper                    here                        what it is
 anchor segment           batch.references            two seconds in which one sound is heard
 latent embedding         Tags.embedding              what the tagger hears in it: the query
 mixture of two           batch.mixture               sounds of different classes, as loud
-MAE                      by_example_loss             mean distance of the waveforms
+MAE                      relative_error              mean distance of the waveforms
 =======================  ==========================  ==========================================
 
 No class is ever named, so a sound that was never heard can be asked for later, by a clip of it.
@@ -44,9 +44,15 @@ class ByExampleConfig:
 
 
 def by_example_loss(model: WaveformModel, batch: MixtureBatch) -> Float[Tensor, ""]:
+    """The loss of what a model makes of a batch, see ``relative_error``."""
+    return relative_error(batch, estimates_by_example(model, batch))
+
+
+def relative_error(
+    batch: MixtureBatch, estimates: Float[Tensor, "batch source time"]
+) -> Float[Tensor, ""]:
     """Mean absolute error of the estimates, relative to the deviation of their mixture."""
-    errors = estimates_by_example(model, batch) - batch.references
-    return (errors / deviation_of(batch)).abs().mean()
+    return ((estimates - batch.references) / deviation_of(batch)).abs().mean()
 
 
 def estimates_by_example(

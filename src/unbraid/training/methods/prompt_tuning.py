@@ -37,7 +37,7 @@ from unbraid.errors import ConfigError, PromptError
 from unbraid.models.waveform import WaveformModel, separate
 from unbraid.objectives.losses import SnrLossConfig
 from unbraid.training.methods.checked_learning import Check, Pace, learn_with_checks
-from unbraid.training.methods.supervised import snr_loss_at_level
+from unbraid.training.methods.supervised import loss_of_estimates
 
 
 @dataclass(frozen=True)
@@ -206,4 +206,4 @@ def _loss(
 ) -> Float[Tensor, ""]:
     if config.loss == "l1":
         return (estimates - batch.references).abs().mean()
-    return snr_loss_at_level(estimates, batch, _SNR_LOSS)
+    return loss_of_estimates(batch, estimates, _SNR_LOSS)

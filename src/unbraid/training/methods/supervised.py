@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unbraid.data.dynamic import MixtureBatch
 from unbraid.models.waveform import WaveformModel
-from unbraid.objectives.losses import SnrLossConfig, thresholded_snr_loss
+from unbraid.objectives.losses import LossConfig, SnrLossConfig, separation_loss
 
 
 @dataclass(frozen=True)
@@ -26,39 +26,48 @@ class SupervisedConfig:
 
 
 def supervised_loss(
-    model: WaveformModel, batch: MixtureBatch, config: SnrLossConfig
+    model: WaveformModel, batch: MixtureBatch, config: LossConfig
 ) -> Float[Tensor, ""]:
-    """Thresholded negative SNR of the estimates, the best order inside equal prompts, in dB.
+    """The loss of what a model makes of a batch.
 
     A model with fixed outputs is asked for all of them; those that the mixture has no source for
     are to be silent. Channels that a model hears together count together.
     """
-    batch = with_all_outputs(model, batch)
-    return snr_loss_at_level(model(batch.mixture, batch.prompt_indices), batch, config)
+    asked = with_all_outputs(model, batch)
+    return loss_of_estimates(asked, model(asked.mixture, asked.prompt_indices), config)
 
 
-def snr_loss_at_level(
-    estimates: Float[Tensor, "batch source *channel time"],
+def loss_of_estimates(
     batch: MixtureBatch,
-    config: SnrLossConfig,
+    estimates: Float[Tensor, "batch source *channel time"],
+    config: LossConfig,
 ) -> Float[Tensor, ""]:
-    """The thresholded SNR loss, which has absolute terms, at the level the network works at."""
-    scale = deviation_of(batch)
-    return thresholded_snr_loss(
-        estimates.flatten(2) / scale,
-        batch.references.flatten(2) / scale,
-        batch.prompt_indices,
-        config,
-    )
+    """The loss of estimates, the best order inside equal prompts.
+
+    Args:
+        batch: What was asked for, see ``with_all_outputs``.
+        estimates: What the model made of its mixtures.
+        config: Which loss.
+    """
+    references = batch.references
+    if isinstance(config, SnrLossConfig):
+        # It has absolute terms, so it is taken at the level the network works at.
+        scale = deviation_of(batch)
+        estimates, references = estimates / scale, references / scale
+    return separation_loss(estimates, references, batch.prompt_indices, config)
 
 
-def deviation_of(batch: MixtureBatch) -> Float[Tensor, "batch 1 1"]:
-    """The standard deviation of each mixture, over all its channels; never quite zero."""
-    return batch.mixture.flatten(1).std(dim=-1).clamp_min(1e-8)[:, None, None]
+def deviation_of(batch: MixtureBatch) -> Float[Tensor, "batch 1 *one"]:
+    """The standard deviation of each mixture, over all its channels; never quite zero.
+
+    Its axes are those of the references, to divide them by it.
+    """
+    deviation = batch.mixture.flatten(1).std(dim=-1).clamp_min(1e-8)
+    return deviation.reshape(-1, *[1] * (batch.references.ndim - 1))
 
 
 def with_all_outputs(model: WaveformModel, batch: MixtureBatch) -> MixtureBatch:
-    """The batch with a reference for every fixed output of the model, silent where it has none."""
+    """What to ask a model for: all its fixed outputs, or where it has none, the batch's sources."""
     places = model.outputs_for(batch.prompt_indices)
     if places is None:
         return batch
