@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import argparse
 import functools
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from machine import describe_machine
+from machine import describe_machine, median_s, product_gflops
 from our_worker import count_operations, open_model
 from scene import scene_samples
 from unbraid.models.inference import for_inference
@@ -38,29 +35,6 @@ def ways(model: WaveformModel, is_compiled: bool) -> dict[str, tuple[WaveformMod
         compiled.network.compile()
         found["bfloat16, compiled"] = (compiled, torch.bfloat16)
     return found
-
-
-def median_s(work: Callable[[], object], device: torch.device, runs: int) -> float:
-    work()
-    times_s = []
-    for _ in range(runs):
-        _wait_for(device)
-        started = time.perf_counter()
-        work()
-        _wait_for(device)
-        times_s.append(time.perf_counter() - started)
-    return statistics.median(times_s)
-
-
-def peak_gflops(device: torch.device, precision: torch.dtype, size: int) -> float:
-    """What a large matrix product reaches."""
-    left, right = (torch.randn(size, size, device=device, dtype=precision) for _ in range(2))
-    return 2 * size**3 / median_s(lambda: left @ right, device, 5) / 1e9
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @torch.inference_mode()
@@ -104,7 +78,7 @@ def main() -> None:
                 wall_s = median_s(work, device, arguments.runs)
                 memory = torch.cuda.max_memory_allocated(device) / 2**20 if is_cuda else 0.0
                 gflops = count * operations / wall_s / 1e9
-                share = gflops / peak_gflops(device, precision, arguments.peak_size)
+                share = gflops / product_gflops(device, precision, arguments.peak_size)
                 print(
                     f"| {name} | {count} | {path} | {wall_s:.3f} s | {length_s / wall_s:.1f} "
                     f"| {gflops:,.0f} | {100 * share:.0f} % | {memory:,.0f} MiB |",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,31 @@ def measured_peak_gflops() -> float:
                 2 * 48 * 48 * kernel.numel(),
             ),
         )
+
+
+def median_s(work: Callable[[], object], device: torch.device, runs: int) -> float:
+    """Median of the times of some runs, after one that does not count."""
+    work()
+    times_s = []
+    for _ in range(runs):
+        wait_for(device)
+        started = time.perf_counter()
+        work()
+        wait_for(device)
+        times_s.append(time.perf_counter() - started)
+    return statistics.median(times_s)
+
+
+def product_gflops(device: torch.device, precision: torch.dtype, size: int) -> float:
+    """What a large matrix product reaches on a device."""
+    left, right = (torch.randn(size, size, device=device, dtype=precision) for _ in range(2))
+    return 2 * size**3 / median_s(lambda: left @ right, device, 5) / 1e9
+
+
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done what it was told; it works on while the clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _gflops(work: Callable[[], object], operations: int) -> float:

@@ -2,13 +2,17 @@
 
 The steps run in the loop of ``unbraid train``, on mixtures of real recordings where there is a
 manifest, of the demo's sounds where there is none; mixing is measured beside them. The model is
-the published medium TUSS cut to about half a million parameters, at 16 kHz: 2 + 1 blocks in
-place of 4 + 2, half the channels, 24 mel bands, a hop of 16 ms. A batch is four mixtures of 4 s,
-each asked for two sources. Prints one line of a Markdown table.
+the published medium TUSS at 48 kHz (``--network medium``), or that cut to about half a million
+parameters at 16 kHz: 2 + 1 blocks in place of 4 + 2, half the channels, 24 mel bands, a hop of
+16 ms. A batch is four mixtures of 4 s, each asked for two sources. Prints one line of a Markdown
+table: ``of peak`` is the share of the rate of large matrix products, in the same precision, that
+the multiplications and additions of forward and backward reach over the whole step (the model
+FLOP utilisation).
 
     python bench/training_speed.py [--steps 20] [--threads 2] [--manifest manifest.csv]
     python bench/training_speed.py --rounds 3              with and without the heap kept
-    python bench/training_speed.py --device cuda --precision bfloat16 --compile
+    python bench/training_speed.py --gradients             of bfloat16, held against float32
+    python bench/training_speed.py --network medium --device cuda --precision bfloat16 --compile
 """
 
 from __future__ import annotations
@@ -31,30 +35,34 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.utils.flop_counter import FlopCounterMode
 
-from machine import describe_machine
+from machine import describe_machine, measured_peak_gflops, product_gflops
 from material import open_evaluation, parser_of
 from unbraid.apps.demo import SCENES, mix_scene
 from unbraid.config import dump
-from unbraid.data.dynamic import DynamicMixtures
+from unbraid.data.dynamic import DynamicMixtures, MixtureBatch
 from unbraid.dsp.resample import resample
 from unbraid.dsp.stft import StftConfig
 from unbraid.heap import keep_heap
 from unbraid.mixing.recipe import Clip, MixRecipe, Planner, Scene
 from unbraid.mixing.render import ClipReader
-from unbraid.models.architectures.tuss import TussConfig
-from unbraid.models.waveform import ModelConfig, build_model
+from unbraid.models.architectures.tuss import ARCHITECTURE, TussConfig
+from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
 from unbraid.nn.band_split import BandSplitConfig
 from unbraid.nn.locoformer import FeedForwardConfig, LocoformerConfig
 from unbraid.training.config import DataConfig, TrainConfig, ValidationConfig
 from unbraid.training.lightning import MixtureData, SeparationModule
+from unbraid.training.methods.supervised import supervised_loss
 from unbraid.training.run import make_trainer
 
-SAMPLE_RATE = 16_000
 SEGMENT_S = 4.0
 BATCH_SIZE = 4
 TWO_PROMPTS = (("speech", "music-mix"), ("speech", "sfx-mix"), ("speech", "speech"))
 WARMUP_STEPS = 5
+
+#: The matrix product that the most of a GPU is measured with.
+PEAK_SIZE = 8192
 
 #: What the flags call an arithmetic → what Lightning calls it.
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {
@@ -75,6 +83,8 @@ class Measured:
     update_s: float
     page_faults: float
     peak_mib: float
+    operations: int
+    peak_gflops: float
 
     def row(self, title: str) -> str:
         """The line of a table."""
@@ -83,6 +93,7 @@ class Measured:
             title,
             f"{self.step_s:.2f} s",
             f"{BATCH_SIZE * SEGMENT_S / self.step_s:.1f} s",
+            f"{100 * self.operations / self.step_s / 1e9 / self.peak_gflops:.0f} %",
             " / ".join(f"{100 * share / sum(shares):.0f}" for share in shares) + " %",
             f"{1e3 * self.mixing_s:.0f} ms",
             f"{self.page_faults:,.0f}",
@@ -92,8 +103,8 @@ class Measured:
 
 
 HEADER = (
-    "| | step | audio per second | forward / backward / update | mixing | page faults "
-    "| peak memory |\n|---|---|---|---|---|---|---|"
+    "| | step | audio per second | of peak | forward / backward / update | mixing | page faults "
+    "| peak memory |\n|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -123,11 +134,17 @@ def half_medium() -> TussConfig:
     return TussConfig(codec, stack(2, 64, 1), stack(1, 48, 4))
 
 
+def model_config(network: str) -> ModelConfig:
+    """What is trained, by its name on the command line."""
+    if network == "medium":
+        return ModelConfig("tuss", 48_000, StftConfig(), dump(ARCHITECTURE.presets["medium"]))
+    return ModelConfig("tuss", 16_000, StftConfig(512, 256, "sqrt_hann"), dump(half_medium()))
+
+
 def run_config(arguments: argparse.Namespace) -> TrainConfig:
-    network = dump(half_medium())
     return TrainConfig(
         name="training-speed",
-        model=ModelConfig("tuss", SAMPLE_RATE, StftConfig(512, 256, "sqrt_hann"), network),
+        model=model_config(arguments.network),
         data=DataConfig(str(arguments.manifest), {"speech": ("speech/*",)}),
         validation=ValidationConfig(every_steps=WARMUP_STEPS + arguments.steps + 1),
         batch_size=BATCH_SIZE,
@@ -138,30 +155,31 @@ def run_config(arguments: argparse.Namespace) -> TrainConfig:
 
 
 def open_material(manifest: Path, config: TrainConfig) -> MixtureData:
+    sample_rate = config.model.sample_rate
     if manifest.is_file():
-        recipe, clips, store = open_evaluation(manifest, SAMPLE_RATE)
+        recipe, clips, store = open_evaluation(manifest, sample_rate)
         read_clip: ClipReader = store.read
     else:
         recipe = MixRecipe()
-        clips, read_clip = _demo_clips()
+        clips, read_clip = _demo_clips(sample_rate)
     scenes = tuple(Scene(pair) for pair in TWO_PROMPTS if all(clips.get(name) for name in pair))
     planner = Planner(dataclasses.replace(recipe, crop_s=SEGMENT_S, scenes=scenes), clips)
     rows = {name: row for row, name in enumerate(config.model.prompts)}
-    source = DynamicMixtures(planner, read_clip, SAMPLE_RATE, rows, BATCH_SIZE, config.seed)
+    source = DynamicMixtures(planner, read_clip, sample_rate, rows, BATCH_SIZE, config.seed)
     return MixtureData(source, {}, config)
 
 
-def _demo_clips() -> tuple[dict[str, tuple[Clip, ...]], ClipReader]:
+def _demo_clips(sample_rate: int) -> tuple[dict[str, tuple[Clip, ...]], ClipReader]:
     """The sources of the demo's scenes, as recordings to mix anew."""
     clips: dict[str, tuple[Clip, ...]] = {}
     sounds: dict[str, torch.Tensor] = {}
     for scene in SCENES:
         mixture, references = mix_scene(scene)
-        sources = resample(references, mixture.sample_rate, SAMPLE_RATE)
+        sources = resample(references, mixture.sample_rate, sample_rate)
         for number, (source, sound) in enumerate(zip(scene.sources, sources, strict=True)):
             key = f"{scene.name}/{number}"
             sounds[key] = sound
-            clip = Clip(key, scene.duration_s, SAMPLE_RATE / 2, performer=key)
+            clip = Clip(key, scene.duration_s, sample_rate / 2, performer=key)
             clips[source.prompt] = (*clips.get(source.prompt, ()), clip)
 
     def read_clip(key: str, start: int, count: int) -> torch.Tensor:
@@ -222,6 +240,68 @@ def _peak_mib(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
 
+def count_operations(config: ModelConfig) -> int:
+    """Multiplications and additions of a step: forward and backward of one batch.
+
+    Counted on the meta device, which computes nothing; the loss and the optimiser are left out.
+    """
+    model = build_model(config).to("meta")
+    mixture = torch.empty(BATCH_SIZE, round(SEGMENT_S * config.sample_rate), device="meta")
+    prompts = torch.zeros(BATCH_SIZE, 2, dtype=torch.long, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        model(mixture, prompts).sum().backward()
+    return counter.get_total_flops()
+
+
+def reachable_gflops(arguments: argparse.Namespace) -> float:
+    """The most that the device reaches in the precision of the run."""
+    if arguments.device == "cpu" and arguments.precision == "float32":
+        return measured_peak_gflops()
+    precision = getattr(torch, arguments.precision)
+    size = PEAK_SIZE if arguments.device == "cuda" else PEAK_SIZE // 8
+    return product_gflops(torch.device(arguments.device), precision, size)
+
+
+def compare_gradients(arguments: argparse.Namespace) -> None:
+    """How far the gradients of bfloat16 lie from those of float32, on one real batch."""
+    config = run_config(arguments)
+    torch.manual_seed(0)
+    model = build_model(config.model).to(arguments.device)
+    batch = open_material(arguments.manifest, config).source.batch(0).to(arguments.device)
+    exact, rounded = (
+        gradients_of(model, batch, config, is_rounded=is_rounded) for is_rounded in (False, True)
+    )
+    likenesses = [
+        torch.cosine_similarity(exact[name].flatten(), rounded[name].flatten(), dim=0).item()
+        for name in exact
+    ]
+    whole, other = (
+        torch.cat([gradient.flatten() for gradient in found.values()]).double()
+        for found in (exact, rounded)
+    )
+    print(f"{len(exact)} tensors, {whole.numel():,} numbers")
+    print(f"cosine of the whole gradient: {torch.cosine_similarity(whole, other, dim=0):.5f}")
+    print(f"error relative to its norm: {(whole - other).norm() / whole.norm():.4f}")
+    print(f"ratio of the norms: {other.norm() / whole.norm():.4f}")
+    low, least = statistics.median(likenesses), min(likenesses)
+    print(f"cosine of a tensor: median {low:.5f}, least {least:.5f}")
+
+
+def gradients_of(
+    model: WaveformModel, batch: MixtureBatch, config: TrainConfig, *, is_rounded: bool
+) -> dict[str, torch.Tensor]:
+    """Parameter → gradient of the loss of a batch; rounded as mixed bfloat16 rounds."""
+    model.zero_grad()
+    with torch.autocast(batch.mixture.device.type, torch.bfloat16, enabled=is_rounded):
+        loss = supervised_loss(model, batch, config.loss)
+    loss.backward()
+    return {
+        name: weight.grad.clone()
+        for name, weight in model.named_parameters()
+        if weight.grad is not None and weight.grad.any()
+    }
+
+
 def measure(arguments: argparse.Namespace) -> Measured:
     if arguments.heap == "kept":
         keep_heap()
@@ -250,6 +330,8 @@ def measure(arguments: argparse.Namespace) -> Measured:
         update_s=update_s,
         page_faults=statistics.median(stopwatch.faults[kept]),
         peak_mib=_peak_mib(arguments.device),
+        operations=count_operations(config.model),
+        peak_gflops=reachable_gflops(arguments),
     )
 
 
@@ -277,12 +359,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=list(PRECISIONS), default="float32")
+    parser.add_argument("--network", choices=["half", "medium"], default="half")
+    parser.add_argument("--gradients", action="store_true", help="compare those of bfloat16")
     parser.add_argument("--compile", action="store_true", help="compile the network")
     parser.add_argument("--heap", choices=["kept", "default"], default="kept")
     parser.add_argument("--rounds", type=int, default=0, help="compare the heap's two settings")
     parser.add_argument("--json", action="store_true", help="print numbers for a program")
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    if arguments.gradients:
+        print(describe_machine())
+        compare_gradients(arguments)
+        return
     if arguments.rounds:
         print(describe_machine())
         compare_heaps(arguments.rounds)
@@ -294,7 +382,10 @@ def main() -> None:
     print(describe_machine())
     print(f"{measured.parameters:,} parameters, {arguments.threads} threads")
     print(HEADER)
-    title = f"{arguments.device}, {arguments.precision}" + ", compiled" * arguments.compile
+    title = (
+        f"{arguments.network}, {arguments.device}, {arguments.precision}"
+        + ", compiled" * arguments.compile
+    )
     print(measured.row(title))
 
 

@@ -183,7 +183,8 @@ def test_a_lost_worker_ends_the_run_and_says_so(
     in_step(monkeypatch, 3, kill_workers)
     with pytest.raises(TrainingError, match=r"makes mixtures was lost .*To go on") as error:
         run.train(recipe, [], out, resume=False)
-    assert "Killed" in str(error.value)
+    # PyTorch names the signal, or only the process, whichever it hears of first.
+    assert "DataLoader worker" in str(error.value)
     assert saved(out)["global_step"] == 2
     assert not multiprocessing.active_children()
 

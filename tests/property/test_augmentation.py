@@ -255,6 +255,33 @@ def test_polarity_turns_a_source_and_its_reference_over() -> None:
     torch.testing.assert_close(inverted.references.sum(dim=0), inverted.mixture)
 
 
+def in_stereo(key: str, start: int, count: int) -> torch.Tensor:
+    """Left as in mono, right half as loud and later."""
+    return torch.stack([read_clip(key, start, count), 0.5 * read_clip(key, start - 3, count)])
+
+
+@given(width=st.floats(0.0, 2.0))
+def test_width_spreads_a_source_and_its_reference_alike(width: float) -> None:
+    plain, wide = (
+        render(MixPlan(1.0, (source("a", width=each), source("b"))), in_stereo, RATE)
+        for each in (1.0, width)
+    )
+    before, after = plain.references[0], wide.references[0]
+    sides = [float((each[0] - each[1]).norm() / each.sum(dim=0).norm()) for each in (before, after)]
+    assert sides[1] == pytest.approx(width * sides[0], rel=1e-3, abs=1e-6)
+    assert float(after.square().mean()) == pytest.approx(float(before.square().mean()), rel=1e-4)
+    assert torch.equal(wide.references[1], plain.references[1])
+    torch.testing.assert_close(wide.references.sum(dim=0), wide.mixture)
+
+
+def test_width_is_drawn_as_often_as_it_should() -> None:
+    plans = plans_of(Augmentation(width_probability=0.5, width=(0.2, 0.4)), count=200)
+    widths = [source.width for plan in plans for source in plan.sources if source.parts]
+    drawn = [width for width in widths if width != 1.0]
+    assert abs(len(drawn) / len(widths) - 0.5) < 0.1
+    assert all(0.2 <= width <= 0.4 for width in drawn)
+
+
 @settings(max_examples=20, deadline=None)
 @given(percent=st.integers(50, 200))
 def test_speed_moves_pitch_and_time_of_source_and_reference_alike(percent: int) -> None:
@@ -372,6 +399,15 @@ def test_plans_that_need_effects_say_so(plan: MixPlan) -> None:
         (lambda: Augmentation(pitch_semitones=(-24.0, 0.0)), "between -12 and 12"),
         (lambda: Augmentation(clipping_db=(-3.0, 3.0)), "clipping_db goes"),
         (lambda: Augmentation(early_s=-0.01), "early_s lies"),
+        (lambda: Augmentation(width=(-1.0, 1.0)), "width goes .* between 0 and 4"),
+        (
+            lambda: Augmentation(room_probability=0.1).check_channels(2),
+            "room_probability is for mono, and the model hears 2 channels",
+        ),
+        (
+            lambda: Augmentation(width_probability=0.1).check_channels(1),
+            "width_probability is for two channels, and the model hears 1",
+        ),
         (lambda: Augmentation(codecs={"mp3": (4, 64)}), r"codecs\.mp3 goes .* between 8 and 320"),
         (lambda: Augmentation(codecs={}, codec_probability=0.1), "codecs must name one"),
         (lambda: parse(Augmentation, {"codecs": {"mp4": [32, 64]}}), "mp4"),

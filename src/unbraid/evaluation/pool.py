@@ -234,7 +234,7 @@ def _coarser(prompts: tuple[str, ...]) -> _Asked | None:
 #: stay what they were before such fields came.
 _AUGMENTATION = frozenset(
     {
-        *("warp", "coding", "is_inverted", "room"),
+        *("warp", "coding", "is_inverted", "room", "width"),
         *("clipping_db", "has_damaged_references", "level_db"),
     }
 )

@@ -11,6 +11,7 @@ tone                 each part   changed alike (``MixRecipe.tone_probability``)
 bandwidth            each part   cut alike (``MixRecipe.*_bandwidth_probability``)
 codec                a source    changed alike: the recording came that way
 polarity             a source    changed alike
+width                a source    changed alike
 room                 a source    what the room adds stays in, or all but its early part is left
                                  out; in time with the direct path either way
 gain                 a source    changed alike (``MixRecipe.gain_db``)
@@ -107,6 +108,9 @@ class Augmentation:
 
     Attributes:
         polarity_probability: How often a source is turned upside down.
+        width_probability: How often the two channels of a source are moved together or apart.
+        width: Narrowest and widest, as factors of their difference: 0 makes both alike, 1 changes
+            nothing.
         speed_probability: How often a part is played faster or slower, pitch and all.
         speed: Slowest and fastest, as factors; in steps of a hundredth.
         tempo_probability: How often a part's tempo changes and its pitch does not. This and the
@@ -132,6 +136,8 @@ class Augmentation:
     """
 
     polarity_probability: float = 0.0
+    width_probability: float = 0.0
+    width: tuple[float, float] = (0.0, 1.5)
     speed_probability: float = 0.0
     speed: tuple[float, float] = (0.9, 1.1)
     tempo_probability: float = 0.0
@@ -163,6 +169,7 @@ class Augmentation:
             if each.name.endswith("_probability") and not 0.0 <= value <= 1.0:
                 raise ConfigError(f"augmentation.{each.name} is a probability, not {value}.")
         for name, lowest, highest in (
+            ("width", 0.0, 4.0),
             ("speed", 0.5, 2.0),
             ("tempo", 0.5, 2.0),
             ("pitch_semitones", -12.0, 12.0),
@@ -188,6 +195,35 @@ class Augmentation:
         """Whether tempo or pitch may change by itself, for which torch does not suffice."""
         return max(self.tempo_probability, self.pitch_probability) > 0
 
+    def check_channels(self, num_channels: int) -> None:
+        """Refuse what cannot be done to sounds of so many channels.
+
+        Raises:
+            ConfigError: If something is to happen that is for mono, or for two channels, alone.
+        """
+        for name in _FOR_MONO if num_channels != 1 else ():
+            if getattr(self, name) > 0:
+                raise ConfigError(
+                    f"recipe.augmentation.{name} is for mono, and the model hears {num_channels} "
+                    "channels; leave it out."
+                )
+        if self.width_probability > 0 and num_channels != 2:
+            raise ConfigError(
+                "recipe.augmentation.width_probability is for two channels, and the model hears "
+                f"{num_channels}; leave it out."
+            )
+
+
+#: What is done to one channel at a time, and would take several apart.
+_FOR_MONO = (
+    "speed_probability",
+    "tempo_probability",
+    "pitch_probability",
+    "room_probability",
+    "source_codec_probability",
+    "codec_probability",
+)
+
 
 def generator_beside(rng: random.Random) -> random.Random:
     """A generator that depends on where another one stands, and does not move it."""
@@ -207,6 +243,14 @@ def draw_warp(settings: Augmentation, rng: random.Random) -> Warp:
     if rng.random() < settings.pitch_probability:
         warp["pitch_semitones"] = round(rng.uniform(*settings.pitch_semitones), 2)
     return Warp(**warp)
+
+
+def draw_width(settings: Augmentation, rng: random.Random) -> float:
+    """What the difference of two channels is multiplied by."""
+    # No number is drawn where none is wanted, so that older recipes keep their plans.
+    if settings.width_probability > 0 and rng.random() < settings.width_probability:
+        return rng.uniform(*settings.width)
+    return 1.0
 
 
 def draw_coding(settings: Augmentation, probability: float, rng: random.Random) -> Coding | None:

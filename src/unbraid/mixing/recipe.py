@@ -22,6 +22,7 @@ from unbraid.mixing.augmentation import (
     Warp,
     draw_coding,
     draw_warp,
+    draw_width,
     generator_beside,
 )
 
@@ -122,6 +123,7 @@ class SourcePlan:
         coding: The codec that it went through; None for none.
         is_inverted: Whether its polarity is turned around.
         room: The room that it is heard in; None for none.
+        width: What the difference of its two channels is multiplied by.
     """
 
     prompt: str
@@ -131,6 +133,7 @@ class SourcePlan:
     coding: Coding | None = None
     is_inverted: bool = False
     room: Room | None = None
+    width: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -448,6 +451,7 @@ class Planner:
             coding=draw_coding(settings, settings.source_codec_probability, rng),
             is_inverted=rng.random() < settings.polarity_probability,
             room=None if room is None else Room(room.key, room.duration_s, early_s),
+            width=draw_width(settings, rng),
         )
 
     def _damage(self, plan: MixPlan, rng: random.Random) -> MixPlan:

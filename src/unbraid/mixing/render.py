@@ -19,7 +19,7 @@ from unbraid.mixing.rooms import reverberate
 
 #: Reads samples of a clip: key, first sample (may be negative), number of samples → audio at
 #: the mixture's rate, zeros where the clip has none. Mono has no axis for channels; all clips of
-#: a mixture have as many channels as each other, and only mono can be augmented.
+#: a mixture have as many channels as each other; see ``Augmentation.check_channels``.
 #: Raises ``UnreadableClip`` for one that cannot be read.
 ClipReader: TypeAlias = Callable[[str, int, int], Float[Tensor, "*channel time"]]
 
@@ -135,6 +135,9 @@ def _render_source(
         signal = scene.coded(signal, source.coding, _coding_gain(signal))
     if source.is_inverted:
         signal = -signal
+    if source.width != 1.0:
+        middle = signal.mean(dim=0)
+        signal = middle + source.width * (signal - middle)
     wanted = signal
     if source.room is not None:
         taps = round(source.room.duration_s * scene.sample_rate)

@@ -230,16 +230,12 @@ def open_material(config: TrainConfig, base: Path, num_channels: int) -> Materia
         num_channels: How many channels the model hears.
 
     Raises:
-        ConfigError: If mixtures have sources that the model does not have, or several channels
-            are to be augmented.
+        ConfigError: If mixtures have sources that the model does not have, or an augmentation is
+            not for its number of channels.
         DataError: If recordings are missing.
     """
     settings, augmentation = config.data, config.recipe.augmentation
-    if num_channels > 1 and augmentation != Augmentation():
-        raise ConfigError(
-            f"recipe.augmentation is for mono, and the model hears {num_channels} channels; leave "
-            "it out."
-        )
+    augmentation.check_channels(num_channels)
     root = base / Path(settings.root).expanduser()
     cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else user_cache_dir()
     rate = config.model.sample_rate
