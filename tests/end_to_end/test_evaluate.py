@@ -168,6 +168,7 @@ def test_finished_stems_of_any_tool_can_be_measured(tmp_path: Path) -> None:
     assert "holds no drums.wav" in failed.error
 
 
+@pytest.mark.slow
 def test_a_pool_is_asked_about_in_five_ways(tiny: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     from synthetic_pool import POOLS

@@ -85,6 +85,7 @@ def scene(number: int = 0) -> torch.Tensor:
     return mix_scene(SCENES[number])[0].samples
 
 
+@pytest.mark.slow
 def test_mini_gives_our_output_and_the_command_says_so(tmp_path: Path) -> None:
     path = tmp_path / "new" / "mini.onnx"
     prompts = ("speech", "music-mix", "speech")
@@ -110,6 +111,7 @@ def test_mini_gives_our_output_and_the_command_says_so(tmp_path: Path) -> None:
         session(chunk[:, :-1])
 
 
+@pytest.mark.slow
 def test_a_prompt_file_can_be_exported(tiny: Path, tmp_path: Path) -> None:
     # A vector per band, and all of them what "speech" has for all bands.
     bell = write_copy(tmp_path, tiny, "speech", "bell", num_vectors=6)
@@ -125,6 +127,7 @@ def test_a_prompt_file_can_be_exported(tiny: Path, tmp_path: Path) -> None:
     assert "made for another model" in refused.error
 
 
+@pytest.mark.slow
 def test_any_length_and_batch_give_our_output(tiny: Path, tiny_file: Path) -> None:
     model = load_bundle(tiny).model
     session = run(tiny_file)
@@ -224,6 +227,7 @@ def test_what_cannot_be_exported_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_file_is_replaced_only_when_told_to(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "out.onnx"
     path.write_text("precious")

@@ -151,6 +151,7 @@ def test_what_cannot_be_asked_by_example_says_what_to_do(bundle: Bundle, tmp_pat
     assert "--query" in nothing.stderr
 
 
+@pytest.mark.slow
 def test_a_query_can_be_tuned_on_the_same_clips(bundle: Bundle, tmp_path: Path) -> None:
     # Audio prompt tuning as published: start at the mean embedding, tune the query alone, by L1.
     clips = [write(tmp_path / f"{seed}.wav", sound(seed, 1.0)) for seed in range(2)]

@@ -122,6 +122,7 @@ def test_the_model_and_its_other_prompts_stay_as_they_are(clips: Path) -> None:
     assert lesson.prompt.fingerprint
 
 
+@pytest.mark.slow
 def test_the_same_seed_teaches_the_same(clips: Path) -> None:
     bundle = load_bundle(resolve_model("mini"))
     first, again = (teach(bundle, "bell", [clips], QUICK) for _ in range(2))

@@ -48,6 +48,7 @@ def read_clip(key: str, start: int, count: int) -> torch.Tensor:
     return torch.where((position >= 0) & (position < 3 * RATE), tone, torch.zeros(()))
 
 
+@pytest.mark.slow
 def test_the_chain_of_prompts_has_the_published_frequencies() -> None:
     planner = Planner(MixRecipe(), clips())
     counts: Counter[tuple[str, ...]] = Counter()

@@ -93,6 +93,7 @@ def test_no_excess_at_the_borders_of_a_real_recording(
     assert relative_db(error[..., fade], whole[..., fade]) < usual_db + 1.0
 
 
+@pytest.mark.slow
 def test_estimates_next_to_the_edge_of_a_chunk_are_worse(
     mini: WaveformModel, recording: torch.Tensor
 ) -> None:

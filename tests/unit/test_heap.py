@@ -24,6 +24,7 @@ print(after - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
 def test_a_heap_that_is_kept_does_not_go_back_to_the_system() -> None:
     faults = {

@@ -107,6 +107,7 @@ def test_a_split_without_recordings_says_what_to_do(tmp_path: Path) -> None:
         open_pool(make_pool(tmp_path), POOLS, "nowhere", tmp_path / "cache", 1)
 
 
+@pytest.mark.slow
 def test_the_pool_of_the_readme_is_the_frozen_one(shared: Path) -> None:
     task = pool_tasks(shared / "data" / "manifest.csv")[0]
     # Changes when the mixtures change: then the figures of README and model card are stale.

@@ -390,6 +390,7 @@ def test_stems_are_listed_with_the_pieces_in_which_they_are_heard(tmp_path: Path
     assert vocals.pieces_s == (0.0, 4.0)
 
 
+@pytest.mark.slow
 def test_stems_of_one_file_are_told_apart_by_their_track(tmp_path: Path) -> None:
     root = make_musdb18(tmp_path, duration_s=8.2)
     found = {row.key: row for row in musdb18.recordings(root, activity=SFC)}

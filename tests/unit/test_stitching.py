@@ -116,6 +116,7 @@ def test_without_memory_pauses_lose_them(talk: torch.Tensor) -> None:
     assert is_in_place(turn[:, None], permuted_and_stitched(turn[:, None], remembers=False))
 
 
+@pytest.mark.slow
 def test_a_long_pause_is_not_forgetting() -> None:
     voices = [voice(1, 30.0), voice(2, 30.0)]
     before = conversation([(0, 5.0), (1, 5.0)], 60.0, voices)
