@@ -29,7 +29,7 @@ _PATTERNS: Mapping[What, tuple[str, ...]] = {
 }
 
 #: The fewer numbers learn, the faster each of them may.
-_LEARNING_RATES: Mapping[What, float] = {"all": 1e-4, "prompts-and-codec": 3e-4, "lora": 1e-3}
+_LEARNING_RATES: Mapping[What, float] = {"all": 3e-4, "prompts-and-codec": 1e-3, "lora": 3e-3}
 
 # A reference that is silent alone in its group is held against the mixture.
 _LOSS = SnrLossConfig(silence_threshold="mixture")
