@@ -161,7 +161,7 @@ def calibrate(
     features, truths = [], []
     for mixture in found:
         attempt = attempt_on(separator, mixture.references.sum(dim=0, keepdim=True), rate)
-        features.append(describe(attempt, attempt(PARTS)))
+        features.append(describe(attempt))
         truths.append(mixture.truth)
     described = torch.stack(features)
     return {

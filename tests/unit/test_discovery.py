@@ -122,7 +122,7 @@ def test_a_recording_holds_what_one_of_its_stretches_holds() -> None:
 
 def test_features_stand_in_the_order_of_the_weights() -> None:
     attempt = answers({"speech": 0.5})
-    features = describe(attempt, attempt(PARTS))
+    features = describe(attempt)
     (weights,) = {len(each.slopes) for each in WEIGHTS.values()}
     assert len(features) == weights
     assert features[0] == 0.0  # the log odds of one half

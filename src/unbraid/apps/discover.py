@@ -52,6 +52,7 @@ from unbraid.separation.discovery import (
     hear,
     joined,
     trial_of,
+    weigh,
 )
 from unbraid.separation.presence import WINDOW_S, Presence, window_start
 from unbraid.separation.separator import separate_waveform
@@ -579,10 +580,6 @@ def _name_of(waveform: Waveform, namer: Separator) -> str:
     """The prompt that a sound by itself answers to best."""
     if not bool(waveform.samples.any()):
         return WHOLES[0]
-    heard = hear(
-        attempt_on(namer, waveform.samples, waveform.sample_rate),
-        namer.model.prompts.names,
-        namer.model.config.discovery,
-        threshold=0.5,
-    )
-    return max(WHOLES, key=lambda name: heard.sureness.get(name, 0.0))
+    attempt = attempt_on(namer, waveform.samples, waveform.sample_rate)
+    sureness = weigh(attempt, namer.model.config.discovery)
+    return max(WHOLES, key=sureness.__getitem__)

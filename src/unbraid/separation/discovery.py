@@ -72,7 +72,7 @@ class Trial:
     left_db: float
 
 
-#: Tries a set of prompts on a stretch.
+#: Tries a set of prompts on a stretch; cheap where the set was tried before.
 Attempt: TypeAlias = Callable[[tuple[str, ...]], Trial]
 
 
@@ -133,8 +133,7 @@ def hear(
     has_parts = set(PARTS) <= set(prompts)
     song = attempt(PARTS) if has_parts else None
     if song is not None and set(WHOLES) <= set(prompts) and set(WHOLES) <= set(weights):
-        features = describe(attempt, song)
-        sureness = {name: _sureness(weights[name], features) for name in WHOLES}
+        sureness = weigh(attempt, weights)
         found = [name for name in WHOLES if sureness[name] >= threshold]
         found = found or [max(WHOLES, key=sureness.__getitem__)]
         added = [name for name in prompts if name not in (*WHOLES, *_FINER)]
@@ -148,6 +147,17 @@ def hear(
     counts = {name: _count(attempt, name, found) for name in found}
     parts = {} if song is None else dict(zip(PARTS, song.scores, strict=True))
     return Heard(sureness, counts, parts)
+
+
+def weigh(attempt: Attempt, weights: Mapping[str, DiscoveryWeights]) -> dict[str, float]:
+    """How sure it is of each whole that its sound is there, from 0 to 1.
+
+    Args:
+        attempt: Tries sets of prompts on a stretch, of a model that knows ``WHOLES`` and ``PARTS``.
+        weights: Those of each whole.
+    """
+    features = describe(attempt)
+    return {name: _sureness(weights[name], features) for name in WHOLES}
 
 
 def joined(stretches: Sequence[Heard]) -> Heard:
@@ -166,13 +176,8 @@ def joined(stretches: Sequence[Heard]) -> Heard:
     )
 
 
-def describe(attempt: Attempt, song: Trial) -> Float[Tensor, "feature"]:
-    """What ``DiscoveryWeights`` weighs, in its order.
-
-    Args:
-        attempt: Tries sets of prompts on a stretch.
-        song: How it answered to ``PARTS``.
-    """
+def describe(attempt: Attempt) -> Float[Tensor, "feature"]:
+    """What ``DiscoveryWeights`` weighs, in its order."""
     together = attempt(WHOLES)
     alone = [attempt((name,)) for name in WHOLES]
     others = [attempt(tuple(each for each in WHOLES if each != name)) for name in WHOLES]
@@ -184,7 +189,7 @@ def describe(attempt: Attempt, song: Trial) -> Float[Tensor, "feature"]:
             *(trial.levels_db[0] / _DB_UNIT for trial in alone),
             *(trial.left_db / _DB_UNIT for trial in alone),
             *(trial.left_db / _DB_UNIT for trial in others),
-            *map(_logit, song.scores),
+            *map(_logit, attempt(PARTS).scores),
         ]
     )
 
