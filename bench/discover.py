@@ -77,7 +77,7 @@ LONG_SCENES = (
 )
 CROP_S, LONG_S = 5.0, 30.0
 _MAX_DRAWS = 20
-_PENALTY = 0.03
+_PENALTY = 0.1
 #: A source is heard in a window whose level is above this, relative to its loudest window.
 _AUDIBLE_DB = -30.0
 

@@ -70,7 +70,7 @@ _SILENT_OUTPUT_DB = -25.0
 _NUM_CLASSES = 3
 _BELIEVED = 0.5
 #: From here on, so much is left over that a sound seems to have no prompt.
-MUCH_LEFT_DB = -10.0
+MUCH_LEFT_DB = -6.0
 
 #: A stem is listened to in pieces of this length, and measured in frames of that.
 _PIECE_S = 5.0
