@@ -69,8 +69,10 @@ _SILENT_OUTPUT_DB = -25.0
 #: Classes of the tagger that are named, and how sure it must be of one to be believed.
 _NUM_CLASSES = 3
 _BELIEVED = 0.5
+#: What misses the threshold by no more than this may be there.
+_NEARLY = 0.15
 #: From here on, so much is left over that a sound seems to have no prompt.
-MUCH_LEFT_DB = -6.0
+_MUCH_LEFT_DB = -6.0
 
 #: A stem is listened to in pieces of this length, and measured in frames of that.
 _PIECE_S = 5.0
@@ -168,6 +170,16 @@ class Discovery:
     def prompts(self) -> tuple[str, ...]:
         """The prompt of each source."""
         return tuple(source.prompt for source in self.sources)
+
+    @property
+    def perhaps(self) -> dict[str, float]:
+        """Prompts that just missed the threshold, and how sure it is of them."""
+        threshold = self.record["options"]["threshold"]
+        return {
+            name: sureness
+            for name, sureness in self.record["sureness"].items()
+            if threshold - _NEARLY <= sureness < threshold and name not in self.prompts
+        }
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -319,7 +331,7 @@ class _Discovering:
         asked = [source["prompt"] for source in sources.values()]
         left_db = None if separated is None else separated.record["residual_to_mixture_db"]
         warnings = list(info.warnings if separated is None else separated.warnings)
-        if left_db is not None and left_db > MUCH_LEFT_DB:
+        if left_db is not None and left_db > _MUCH_LEFT_DB:
             warnings.append(
                 f"what is left over is only {-left_db:.0f} dB below the recording: a sound in it "
                 "seems to have no prompt"

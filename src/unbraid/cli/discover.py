@@ -113,6 +113,9 @@ def _show(found: Discovery) -> None:
         print(f"  {title:{width}}  {level:>11}{sureness}  {_times(source.intervals)}")
         if source.sounds_like is not None:
             print(f"  {'':{width}}  sounds like: {source.sounds_like}")
+    if found.perhaps:
+        doubtful = ", ".join(f"{name} ({sure:.0%})" for name, sure in found.perhaps.items())
+        print(f"  perhaps also: {doubtful}; a lower --threshold takes it for there")
     print(f"  picture: {one_line(found.picture)}")
     print(f"Separate it so: {found.command}")
 
