@@ -99,8 +99,10 @@ def test_a_recording_of_the_same_name_is_not_overwritten(tmp_path: Path, tiny: P
     assert unbraid("discover", mine, *arguments).code == 0
     outcome = unbraid("discover", other, *arguments)
     assert outcome.code == 2
-    assert "belongs to another recording" in outcome.error
+    assert "of another recording" in outcome.error
     assert unbraid("discover", other, *arguments, "--overwrite").code == 0
+    (tmp_path / "out" / "tiny" / "x" / "discovery.json").write_text("mine")
+    assert "not ours" in unbraid("discover", other, *arguments).error
 
 
 @pytest.mark.parametrize("num_samples", [0, 48_000])

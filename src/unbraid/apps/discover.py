@@ -302,9 +302,10 @@ class _Discovering:
             and not is_same
             and former.get("path") != str(self._path.absolute())
         ):
+            whose = f"of another recording ({former['path']})" if "path" in former else "not ours"
             raise ConfigError(
-                f"{self._sidecar}: belongs to another recording ({former.get('path')}); choose "
-                "another --out or replace it with --overwrite."
+                f"{self._sidecar}: is there and {whose}; choose another --out or replace it with "
+                "--overwrite."
             )
         is_finished = is_same and all(
             record.get(key) == request[key] for key in request if key != "source"
@@ -555,11 +556,12 @@ def _listen_to(path: Path) -> _Listened:
     levels, loudest, most = [], torch.zeros(1, 0), -1.0
     for block in read_blocks(path, block_s=_PIECE_S):
         power = block.square().mean(dim=0)
-        levels += [part.mean() for part in power.split(frame)]
+        # One tensor per block: hours have very many frames.
+        levels.append(torch.stack([part.mean() for part in power.split(frame)]))
         energy = float(power.sum())
         if energy > most:
             loudest, most = block, energy
-    level = power_db(torch.stack(levels)) if levels else torch.zeros(0)
+    level = power_db(torch.cat(levels)) if levels else torch.zeros(0)
     return _Listened(level, Waveform(loudest, rate))
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _COLOURS = ("#6cb8ff", "#ffb454", "#8ce99a", "#f783ac", "#b197fc", "#ffe066", "#66d9e8", "#ced4da")
 _EMPTY = "#22252e"
+_LEAKED = "#4a4e5a"
 _FAINT_INK = "#9a9da6"
 
 _WIDTH_IN = 10.0
@@ -31,6 +32,8 @@ _THINNEST = 0.06
 #: Half the height of a lane's full bar, of the distance from lane to lane.
 _HALF = 0.40
 _MOST_COLUMNS = 1000
+#: From here on, times stand as on a clock.
+_LONG_S = 300.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +112,7 @@ def _draw_lanes(axis: Axes, lanes: Sequence[Lane], duration_s: float) -> None:
     axis.set_yticks(range(len(lanes)), [lane.title for lane in lanes])
     for text in axis.get_yticklabels():
         text.set_parse_math(False)
-    axis.set_xlabel(*_TIME_LABEL)
+    axis.set_xlabel("Time (s)")
     axis.xaxis.label.set(color=INK, fontsize=11)
     axis.tick_params(colors=INK, labelsize=10)
     axis.tick_params(axis="y", length=0, labelsize=11)
@@ -128,7 +131,7 @@ def _draw_lanes(axis: Axes, lanes: Sequence[Lane], duration_s: float) -> None:
         times, half = _outline(lane)
         colour = _COLOURS[place % len(_COLOURS)]
         axis.fill_between(
-            times, place - half, place + half, color="#4a4e5a", linewidth=0, step="post"
+            times, place - half, place + half, color=_LEAKED, linewidth=0, step="post"
         )
         heard = torch.zeros(len(times), dtype=torch.bool)
         for start_s, end_s in lane.intervals:
@@ -136,16 +139,8 @@ def _draw_lanes(axis: Axes, lanes: Sequence[Lane], duration_s: float) -> None:
         axis.fill_between(
             times, place - half, place + half, where=heard, color=colour, linewidth=0, step="post"
         )
-        for start_s, end_s in lane.intervals:
-            axis.plot(
-                [start_s, end_s], [place + _HALF] * 2, color=colour, linewidth=2.5,
-                solid_capstyle="butt",
-            )  # fmt: skip
-
-
-_TIME_LABEL = ("Time (s)",)
-#: From here on, times stand as on a clock.
-_LONG_S = 300.0
+        starts, ends = zip(*lane.intervals, strict=True) if lane.intervals else ((), ())
+        axis.hlines([place + _HALF] * len(starts), starts, ends, color=colour, linewidth=2.5)
 
 
 def _clock(time_s: float) -> str:
