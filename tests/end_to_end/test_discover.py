@@ -11,6 +11,7 @@ import torch
 
 import unbraid as package
 from command_line import files_below, noise, unbraid, write_audio
+from media_samples import Track, write_media
 from tiny_slots import RATE, SMALL, STFT
 from unbraid.apps.demo import SCENES, mix_scene
 from unbraid.apps.discover import DiscoverOptions, discover, discover_file
@@ -77,6 +78,15 @@ def test_from_python_stereo_and_shorter_than_a_chunk(tmp_path: Path, tiny: Path)
         assert (info.num_samples, info.num_channels, info.sample_rate) == (5000, 2, 44_100)
     assert found.prompts == tuple(source.prompt for source in found.sources)
     assert package.discover is discover
+
+
+def test_the_sound_of_a_video(tmp_path: Path, tiny: Path) -> None:
+    sound = Track(noise(24_000, 2).T)
+    video = write_media(tmp_path / "film.mp4", sound, video_s=0.5)
+    found = discover(video, tiny, tmp_path / "out")
+    assert found.sources
+    for source in found.sources:
+        assert probe(source.file).num_samples == probe(video).num_samples
 
 
 def test_a_second_run_finds_it_done_and_another_threshold_does_not(
