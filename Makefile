@@ -43,6 +43,8 @@ bench: $(VENV)/.developing
 	$(BIN)/python bench/identity.py
 	$(BIN)/python bench/stereo.py
 	$(BIN)/python bench/presence.py
+	$(BIN)/python bench/discover.py --manifest $(MANIFEST)
+	$(BIN)/python bench/discover.py --manifest $(MANIFEST) --recordings 8
 	$(BIN)/python bench/teaching.py
 	$(BIN)/python bench/slots.py --manifest $(MANIFEST)
 

@@ -85,4 +85,14 @@ def open_evaluation(
         sample_rate,
         user_cache_dir(),
     )
-    return dataclasses.replace(config.recipe, **{**_AS_RECORDED, **changes}), clips, store
+    return as_recorded(config.recipe, **changes), clips, store
+
+
+def as_recorded(recipe: MixRecipe, **changes: Any) -> MixRecipe:
+    """The recipe without what training does to sounds.
+
+    Args:
+        recipe: A recipe for training.
+        changes: Fields of it that shall be different.
+    """
+    return dataclasses.replace(recipe, **{**_AS_RECORDED, **changes})

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from unbraid._version import __version__
 
 if TYPE_CHECKING:
+    from unbraid.apps.discover import Discovery, discover
     from unbraid.apps.separator import Separation, Separator, load_separator
     from unbraid.audio import read, write
     from unbraid.checkpoints import list_models, load_bundle, save_bundle
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from unbraid.types import Progress, SeparatedBlock, Waveform
 
 __all__ = [
+    "Discovery",
     "ModelConfig",
     "Progress",
     "SeparatedBlock",
@@ -34,6 +36,7 @@ __all__ = [
     "WaveformModel",
     "__version__",
     "build_model",
+    "discover",
     "list_models",
     "load_bundle",
     "load_separator",
@@ -43,6 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Discovery": "unbraid.apps.discover",
     "ModelConfig": "unbraid.models.waveform",
     "Progress": "unbraid.types",
     "SeparatedBlock": "unbraid.types",
@@ -53,6 +57,7 @@ _HOMES = {
     "Waveform": "unbraid.types",
     "WaveformModel": "unbraid.models.waveform",
     "build_model": "unbraid.models.waveform",
+    "discover": "unbraid.apps.discover",
     "list_models": "unbraid.checkpoints",
     "load_bundle": "unbraid.checkpoints",
     "load_separator": "unbraid.apps.separator",

@@ -51,10 +51,10 @@ def test_the_flags_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "".join((ROOT / guide).read_text() for guide in guides)
     named = set(re.findall(r"--[a-z][a-z0-9]+", text))
     commands = [
-        "", "separate", "train", "demo", "export", "models list", "models import", "evaluate",
-        "compare", "data list", "data prepare", "data pack", "models download", "models verify",
-        "models remove", "teach", "finetune", "models convert", "models inspect", "prompts list",
-        "prompts show", "prompts install", "prompts remove", "prompts map",
+        "", "separate", "discover", "train", "demo", "export", "models list", "models import",
+        "evaluate", "compare", "data list", "data prepare", "data pack", "models download",
+        "models verify", "models remove", "teach", "finetune", "models convert", "models inspect",
+        "prompts list", "prompts show", "prompts install", "prompts remove", "prompts map",
     ]  # fmt: skip
     pages = [unbraid(*command.split(), "--help").stdout for command in commands]
     assert named <= set(re.findall(r"--[a-z][a-z0-9]+", " ".join(pages)))

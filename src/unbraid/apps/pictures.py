@@ -21,11 +21,12 @@ from unbraid.types import Waveform
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_PIXELS_PER_INCH = 150
-_TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
+#: What all pictures have in common.
+PIXELS_PER_INCH = 150
+BACKGROUND = "#14161c"
+INK = "#e8e8ec"
 
-_BACKGROUND = "#14161c"
-_INK = "#e8e8ec"
+_TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
 
 def spectrogram_picture(waveform: Waveform, path: Path, title: str) -> None:
@@ -69,8 +70,8 @@ def spectrogram_png(panels: Sequence[tuple[str, Waveform]]) -> bytes:
 
     figure = Figure(
         figsize=(1.6 + 3.2 * len(panels), 3.0),
-        dpi=_PIXELS_PER_INCH,
-        facecolor=_BACKGROUND,
+        dpi=PIXELS_PER_INCH,
+        facecolor=BACKGROUND,
         layout=ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09),
     )
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -87,8 +88,8 @@ def spectrogram_png(panels: Sequence[tuple[str, Waveform]]) -> bytes:
         )
         _label(axis, title, is_first=position == 0)
     bar = figure.colorbar(image, ax=list(axes), pad=0.015, aspect=24)
-    bar.set_label("Level (dB)", color=_INK, fontsize=11)
-    bar.ax.tick_params(colors=_INK, labelsize=10)
+    bar.set_label("Level (dB)", color=INK, fontsize=11)
+    bar.ax.tick_params(colors=INK, labelsize=10)
     bar.outline.set_visible(False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
@@ -97,14 +98,19 @@ def spectrogram_png(panels: Sequence[tuple[str, Waveform]]) -> bytes:
 
 def _label(axis: Axes, title: str, *, is_first: bool) -> None:
     """Title, time axis, and the frequency axis on the first panel."""
+    label_frequencies(axis, has_title=is_first)
+    axis.set_title(title, color=INK, fontsize=13, loc="left")
+    axis.set_xlabel("Time (s)", color=INK, fontsize=11)
+    axis.tick_params(colors=INK, labelsize=10)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def label_frequencies(axis: Axes, *, has_title: bool = True) -> None:
+    """Mark frequencies on an axis that shows a spectrogram of ``dsp.log_spectrogram``."""
     span = math.log(HIGHEST_HZ / LOWEST_HZ)
     positions = [math.log(hz / LOWEST_HZ) / span for hz in _TICKS_HZ]
     names = [f"{hz // 1000} kHz" if hz >= 1000 else f"{hz} Hz" for hz in _TICKS_HZ]
     axis.set_yticks(positions, names)
-    axis.set_title(title, color=_INK, fontsize=13, loc="left")
-    axis.set_xlabel("Time (s)", color=_INK, fontsize=11)
-    if is_first:
-        axis.set_ylabel("Frequency", color=_INK, fontsize=11)
-    axis.tick_params(colors=_INK, labelsize=10)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    if has_title:
+        axis.set_ylabel("Frequency", color=INK, fontsize=11)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from unbraid.separation.presence import Presence
+import torch
+
+from unbraid.errors import AudioError
+from unbraid.separation.presence import Presence, recording_score
 
 #: Scores are not known more exactly than this.
 _NUM_DECIMALS = 4
@@ -29,6 +33,26 @@ def presence_table(found: Sequence[Presence], duration_s: float) -> bytes:
         rounded = [round(score, _NUM_DECIMALS) for score in scores]
         writer.writerow([_seconds(start_s), _seconds(end_s), *rounded])
     return text.getvalue().encode()
+
+
+def read_presence(path: Path) -> tuple[Presence, ...]:
+    """What ``presence_table`` wrote: one record per stem.
+
+    Raises:
+        AudioError: If the file is missing or is none of ours.
+    """
+    try:
+        header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        scores = torch.tensor([[float(cell) for cell in row[2:]] for row in rows])
+        timelines = scores.reshape(len(rows), len(header) - 2).T
+    except (OSError, ValueError, RuntimeError) as error:
+        raise AudioError(
+            f"{path}: is no table of which sound is there when; separate again with --overwrite."
+        ) from error
+    return tuple(
+        Presence(name, recording_score(timeline), timeline)
+        for name, timeline in zip(header[2:], timelines, strict=True)
+    )
 
 
 def presence_report(presence: Presence, duration_s: float) -> dict[str, Any]:

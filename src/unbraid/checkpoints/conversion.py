@@ -104,6 +104,7 @@ def tuss_from_unconditional(
         outputs=(),
         prompts=tuple(map(canonical_name, prompts)),
         presence={},
+        discovery={},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

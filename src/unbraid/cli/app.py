@@ -18,6 +18,7 @@ from unbraid._version import __version__
 from unbraid.cli.compare import compare
 from unbraid.cli.data import data
 from unbraid.cli.demo import demo
+from unbraid.cli.discover import discover
 from unbraid.cli.evaluate import evaluate
 from unbraid.cli.export import export
 from unbraid.cli.finetune import finetune
@@ -48,6 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(separate)
+app.command()(discover)
 app.add_typer(models, name="models")
 app.add_typer(prompts, name="prompts")
 app.command()(teach)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +23,9 @@ CEILING_DB = -10.0
 _NUM_ROWS = 360
 _MAX_COLUMNS = 1200
 _WINDOW_S = 0.07
+
+# A stream is drawn in pieces of this length; each gets its share of the columns, and at least one.
+_PIECE_S = 30.0
 
 
 def log_spectrogram_db(waveform: Waveform) -> Float[Tensor, "frame row"]:
@@ -40,6 +46,44 @@ def log_spectrogram_db(waveform: Waveform) -> Float[Tensor, "frame row"]:
     power = (spectrum.abs() / (n_fft / 4)).square().mean(dim=0)
     power = power[:: max(1, len(power) // _MAX_COLUMNS)]
     return power_db(power @ _row_weights(config.num_bins, waveform.sample_rate))
+
+
+def log_spectrogram_of_stream_db(
+    blocks: Iterable[Float[Tensor, "channel _"]], sample_rate: int, duration_s: float
+) -> Float[Tensor, "frame row"]:
+    """The same for a recording that comes in blocks, in memory that hardly grows with its length.
+
+    A frame is the mean power over its share of the time. Up to half a minute it is what
+    ``log_spectrogram_db`` gives.
+
+    Args:
+        blocks: Consecutive samples.
+        sample_rate: Of the blocks, in Hz.
+        duration_s: How long they are in all, about.
+    """
+    if duration_s <= _PIECE_S:
+        waiting = list(blocks)
+        samples = torch.cat(waiting, dim=1) if waiting else torch.zeros(1, 0)
+        return log_spectrogram_db(Waveform(samples, sample_rate))
+    columns = math.ceil(_MAX_COLUMNS * _PIECE_S / duration_s)
+    frames, pending, available = [], [], 0
+    for block in blocks:
+        pending.append(block)
+        available += block.shape[1]
+        if available >= _PIECE_S * sample_rate:
+            frames.append(_pooled_db(torch.cat(pending, dim=1), sample_rate, columns))
+            pending, available = [], 0
+    if available:
+        share = max(1, round(columns * available / (_PIECE_S * sample_rate)))
+        frames.append(_pooled_db(torch.cat(pending, dim=1), sample_rate, share))
+    return torch.cat(frames)
+
+
+def _pooled_db(
+    samples: Float[Tensor, "channel time"], sample_rate: int, columns: int
+) -> Float[Tensor, "column row"]:
+    power = 10.0 ** (log_spectrogram_db(Waveform(samples, sample_rate)) / 10.0)
+    return power_db(torch.nn.functional.adaptive_avg_pool1d(power.T, columns).T)
 
 
 def _row_weights(num_bins: int, sample_rate: int) -> Float[Tensor, "bin row"]:

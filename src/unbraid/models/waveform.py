@@ -63,6 +63,47 @@ class PresenceWeights:
 
 
 @dataclass(frozen=True)
+class DiscoveryWeights:
+    """How much each answer of a trial says that a sound is there: see ``separation.discovery``.
+
+    Each attribute but the bias has a number per whole (speech, effects, music), and the last one
+    a number per part of the music. Scores are log odds, levels tens of decibels.
+
+    Attributes:
+        bias: Added to the weighted answers.
+        score_together: Presence of the three, asked for together.
+        level_together: Level of the three, asked for together.
+        score_alone: Presence of each, asked for alone.
+        level_alone: Level of each, asked for alone.
+        left_by_it: What each leaves, asked for alone.
+        left_by_others: What the two others leave.
+        score_of_part: Presence of the parts, asked for together.
+    """
+
+    bias: float
+    score_together: tuple[float, float, float]
+    level_together: tuple[float, float, float]
+    score_alone: tuple[float, float, float]
+    level_alone: tuple[float, float, float]
+    left_by_it: tuple[float, float, float]
+    left_by_others: tuple[float, float, float]
+    score_of_part: tuple[float, float, float, float]
+
+    @property
+    def slopes(self) -> tuple[float, ...]:
+        """All but the bias, in order."""
+        return (
+            *self.score_together,
+            *self.level_together,
+            *self.score_alone,
+            *self.level_alone,
+            *self.left_by_it,
+            *self.left_by_others,
+            *self.score_of_part,
+        )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """All that is needed to build a model without its weights.
 
@@ -81,6 +122,8 @@ class ModelConfig:
             model, the more ``channels`` suits it.
         presence: Prompt → how to tell from its stem that its sound is there. Prompts that
             are not in here are judged by weights that are common to all.
+        discovery: Prompt → how to tell from trials that its sound is there, for speech, effects
+            and music; empty for a model that nobody has measured so.
         tagger: Of a model whose queries are embeddings of sounds, what makes them; None for a
             model that is asked by name only.
     """
@@ -96,6 +139,7 @@ class ModelConfig:
     overlap_s: float = 2.0
     stereo: StereoMode = "channels"
     presence: Mapping[str, PresenceWeights] = field(default_factory=dict)
+    discovery: Mapping[str, DiscoveryWeights] = field(default_factory=dict)
     tagger: HtsatConfig | None = None
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
@@ -236,6 +236,8 @@ class TrainConfig:
             )
         if self.model.tagger is not None:
             self._check_tagger(self.model.tagger)
+            named = replace(self.model.tagger, class_names=tuple(self.data.pools))
+            object.__setattr__(self, "model", replace(self.model, tagger=named))
         elif isinstance(self.method, ByExampleConfig):
             raise ConfigError("method: by_example is for a model with a tagger; give model.tagger.")
         parts = {name for kinds in self.recipe.composed.values() for name in kinds}

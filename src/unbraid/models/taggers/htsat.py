@@ -54,6 +54,7 @@ class HtsatConfig:
     Attributes:
         mel: The spectrogram that it sees.
         num_classes: How many kinds of sound it knows.
+        class_names: What they are called, in order; empty where nobody has told.
         image_size: Height and width of the folded spectrogram.
         patch_size: Height and width of what becomes one token.
         dim: Length of the tokens of the first stage; it doubles from stage to stage.
@@ -72,6 +73,7 @@ class HtsatConfig:
         )
     )
     num_classes: int = 527
+    class_names: tuple[str, ...] = ()
     image_size: int = 256
     patch_size: int = 4
     dim: int = 256
@@ -93,6 +95,11 @@ class HtsatConfig:
             )
         if min(self.image_size, self.patch_size, self.window, self.num_classes, self.dim) < 1:
             raise ConfigError("tagger: all sizes must be positive.")
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise ConfigError(
+                f"tagger: class_names must name all {self.num_classes} classes, not "
+                f"{len(self.class_names)}."
+            )
         if self.image_size % self.mel.num_mels:
             raise ConfigError(
                 f"tagger: mel.num_mels ({self.mel.num_mels}) must divide image_size "
