@@ -150,8 +150,7 @@ def with_model(model: WaveformModel) -> Estimator:
         if network.num_outputs == 1:
             return autoencoder_estimates(model, batch, kind), None
         scaled = batch.mixture / scale_of(batch.mixture)
-        slots = network.slots(network.image(transform.analyse(scaled)))
-        generated = network.decode(slots).transpose(1, 2).flatten(2, 3)
+        slots, generated = network.generate(network.image(transform.analyse(scaled)))
         sources = masked(transform.analyse(batch.mixture), generated, kind)
         estimates = transform.synthesise(sources.flatten(0, 1), batch.mixture.shape[-1])
         return estimates.unflatten(0, sources.shape[:2]), slots[:, 0]

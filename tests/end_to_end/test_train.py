@@ -461,6 +461,7 @@ def test_recordings_and_mixtures_with_references_are_learnt_side_by_side(
         ({"kind": "mixit", "teacher": {}}, "unknown key 'teacher'"),
         ({"kind": "supervised", "sparsity_weight": 2}, "unknown key 'sparsity_weight'"),
         ({"kind": "by_example"}, "for a model with a tagger"),
+        ({"kind": "slots"}, "for model.architecture audio_slots"),
         ({"kind": "mixit"}, "two sources or more of any kind"),
     ],
 )
@@ -476,7 +477,7 @@ def test_a_method_that_makes_no_sense_is_refused(
     [
         ("mini", 1_575_418),
         ("query-mini", 1_395_067),
-        ("audioslots-mini", 1_287_985),
+        ("audioslots-mini", 1_609_817),
         ("audioslots-libri2mix", 39_276_737),
     ],
 )
@@ -500,6 +501,7 @@ SLOTS = {
             "decoder_layers": 2,
         },
     },
+    "method": {"kind": "slots", "drawn_share": 0.5},
     "recipe": {"crop_s": 0.1, "scenes": [{"prompts": ["speech", "speech"]}]},
     "validation": {
         "every_steps": 2, "mixtures_per_scene": 1, "scenes": [{"prompts": ["speech", "speech"]}],
