@@ -10,7 +10,9 @@ speakers seldom speak at once; ``--pauses`` takes them all. The masks come from
 - what a model makes of the mixture (AudioSlots).
 
 The first table joins chunks side by side, in the order that suits the references best, as the
-paper does. The second one has what is left without references, with Wiener-like masks:
+paper does. The second one looks at the same estimates band by band, where the paper finds slots
+blurred. The third one compares bundles mixture by mixture. The last one has what is left without
+references, with Wiener-like masks:
 
 - ``overlap``: chunks share half, and agree in it (``Stitcher`` without memory);
 - ``overlap, voices``: the same, and voices are remembered: what ``unbraid separate`` does;
@@ -20,10 +22,12 @@ paper does. The second one has what is left without references, with Wiener-like
   is what they always do; for others it is tried.
 
 Oracle masks are there too, in a random order in every chunk: they test the stitching alone.
-SI-SNR is that of the paper, without removal of means.
+SI-SNR is that of the paper, without removal of means. Brackets hold the 95 % interval of a mean
+over mixtures, by bootstrap; that clips and speakers come again in several mixtures is not in it.
 
     python bench/slots.py [BUNDLE ...] [--mixtures 50] [--length 4] [--manifest manifest.csv]
     python bench/slots.py --length 10 --pauses      what stitching makes of pauses
+    python bench/slots.py plain/bundle detail/bundle autoencoder/bundle    all against the first
 
 Each bundle is a slot model at 16 kHz with two slots or, for the autoencoder, with one; how long
 its chunks are it says itself.
@@ -33,6 +37,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +57,7 @@ from unbraid.dsp.overlap_add import OverlapAdder, trapezoid
 from unbraid.dsp.stft import FftTransform, StftConfig
 from unbraid.errors import ConfigError
 from unbraid.evaluation.oracles import in_oracle_order
+from unbraid.evaluation.statistics import Interval, bootstrap_interval
 from unbraid.mixing.recipe import Planner, Scene
 from unbraid.mixing.render import render
 from unbraid.models.architectures.audio_slots import (
@@ -73,6 +79,7 @@ STFT = StftConfig(512, 125, "hann", "reflect")
 SCENE = Scene(("speech", "speech"))
 LEVELS_DB = (-8.0, 0.0)
 CHUNKS_S = (0.5, 1.0)
+EDGES_HZ = (0, 1000, 2000, 4000, 8000)
 MASKS: tuple[Masks, ...] = ("binary", "wiener")
 
 #: Mixtures and their references → estimates, and slots where there are any.
@@ -81,10 +88,25 @@ Estimator = Callable[[MixtureBatch, Masks], tuple[Tensor, Tensor | None]]
 
 @dataclass(frozen=True)
 class Score:
-    """Means over mixtures and speakers."""
+    """Means over the speakers of each mixture.
 
-    si_snr_db: float
-    si_snri_db: float
+    Attributes:
+        values_db: SI-SNR.
+        gains_db: What was gained over the mixture.
+    """
+
+    values_db: tuple[float, ...]
+    gains_db: tuple[float, ...]
+
+    @property
+    def si_snr_db(self) -> float:
+        """Mean over mixtures."""
+        return sum(self.values_db) / len(self.values_db)
+
+    @property
+    def si_snri_db(self) -> float:
+        """Mean over mixtures."""
+        return sum(self.gains_db) / len(self.gains_db)
 
 
 # Material and scores
@@ -121,9 +143,18 @@ def score_of(
         order = assign_freely(-pairwise[None])[0]
         best = pairwise[order, torch.arange(len(truth))]
         mixture = truth.sum(dim=0).expand_as(truth)
-        values.append(best.mean())
-        gains.append((best - si_sdr_db(mixture, truth, remove_mean=False)).mean())
-    return Score(float(torch.stack(values).mean()), float(torch.stack(gains).mean()))
+        values.append(float(best.mean()))
+        gains.append(float((best - si_sdr_db(mixture, truth, remove_mean=False)).mean()))
+    return Score(tuple(values), tuple(gains))
+
+
+def within(
+    signals: Float[Tensor, "source time"], low_hz: float, high_hz: float
+) -> Float[Tensor, "source time"]:
+    """What signals hold from one frequency up to, but not including, another one."""
+    spectrum = torch.fft.rfft(signals)
+    hz = torch.fft.rfftfreq(signals.shape[-1], 1 / RATE)
+    return torch.fft.irfft(spectrum * ((hz >= low_hz) & (hz < high_hz)), n=signals.shape[-1])
 
 
 # Estimates of chunks
@@ -150,8 +181,7 @@ def with_model(model: WaveformModel) -> Estimator:
         if network.num_outputs == 1:
             return autoencoder_estimates(model, batch, kind), None
         scaled = batch.mixture / scale_of(batch.mixture)
-        slots = network.slots(network.image(transform.analyse(scaled)))
-        generated = network.decode(slots).transpose(1, 2).flatten(2, 3)
+        slots, generated = network.generate(network.image(transform.analyse(scaled)))
         sources = masked(transform.analyse(batch.mixture), generated, kind)
         estimates = transform.synthesise(sources.flatten(0, 1), batch.mixture.shape[-1])
         return estimates.unflatten(0, sources.shape[:2]), slots[:, 0]
@@ -260,8 +290,31 @@ def print_layout(rows: Mapping[str, Mapping[Masks, Score]]) -> None:
     print("|---|---|---|---|---|---|")
     for title, scores in rows.items():
         cells = [f"{scores[kind].si_snr_db:.2f}" for kind in MASKS]
-        cells += [f"{scores[kind].si_snri_db:.2f}" for kind in MASKS]
+        cells += [_cell(bootstrap_interval(scores[kind].gains_db)) for kind in MASKS]
         print(f"| {title} | {' | '.join(cells)} |")
+
+
+def print_bands(rows: Mapping[str, Sequence[Score]]) -> None:
+    bands = [f"{low / 1000:g} to {high / 1000:g} kHz" for low, high in itertools.pairwise(EDGES_HZ)]
+    print(f"\n| SI-SNRi, Wiener | chunk | {' | '.join(bands)} |")
+    print(f"|---|---|{'---|' * len(bands)}")
+    for title, scores in rows.items():
+        cells = [_cell(bootstrap_interval(score.gains_db)) for score in scores]
+        print(f"| {title} | {' | '.join(cells)} |")
+
+
+def print_differences(rows: Mapping[str, Score]) -> None:
+    """Against the first one."""
+    (first, base), *others = rows.items()
+    print(f"\n| | chunk | SI-SNRi, Wiener, above that of {first.split(' | ')[0]} |")
+    print("|---|---|---|")
+    for title, score in others:
+        above = [mine - theirs for mine, theirs in zip(score.gains_db, base.gains_db, strict=True)]
+        print(f"| {title} | {_cell(bootstrap_interval(above))} |")
+
+
+def _cell(interval: Interval) -> str:
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def print_stitching(rows: Mapping[str, Mapping[str, Score]]) -> None:
@@ -272,7 +325,8 @@ def print_stitching(rows: Mapping[str, Mapping[str, Score]]) -> None:
         for way, score in ways.items():
             kept = f"{score.si_snri_db / bound:.0%}" if bound > 0.0 else ""
             print(
-                f"| {title} | {way} | {score.si_snr_db:.2f} | {score.si_snri_db:.2f} | {kept} |",
+                f"| {title} | {way} | {score.si_snr_db:.2f} "
+                f"| {_cell(bootstrap_interval(score.gains_db))} | {kept} |",
                 flush=True,
             )
 
@@ -283,22 +337,31 @@ def measure(references: Sequence[Float[Tensor, "source time"]], bundles: Sequenc
         ("oracle", chunk_s, oracle, None) for chunk_s in CHUNKS_S
     ]
     for bundle in bundles:
-        loaded = load_bundle(resolve_model(bundle)).model.eval()
+        opened = load_bundle(resolve_model(bundle))
+        loaded = opened.model.eval()
         estimator = with_model(loaded)
         network = parse(AudioSlotsConfig, dict(loaded.config.network))
         chunk_s = network.frames * loaded.config.stft.hop_length / RATE
-        methods.append((Path(bundle).name, chunk_s, estimator, loaded))
+        methods.append((opened.card.name, chunk_s, estimator, loaded))
     layout: dict[str, dict[Masks, Score]] = {}
+    bands: dict[str, list[Score]] = {}
     stitching: dict[str, dict[str, Score]] = {}
     for name, chunk_s, estimator, model in methods:
         title, length = f"{name} | {chunk_s:g} s", round(chunk_s * RATE)
-        layout[title] = {
-            kind: score_of(
-                [in_the_papers_way(estimator, each, length, kind) for each in references],
-                references,
-            )
+        joined_by = {
+            kind: [in_the_papers_way(estimator, each, length, kind) for each in references]
             for kind in MASKS
         }
+        layout[title] = {
+            kind: score_of(estimates, references) for kind, estimates in joined_by.items()
+        }
+        bands[title] = [
+            score_of(
+                [within(each, *edges) for each in joined_by["wiener"]],
+                [within(each, *edges) for each in references],
+            )
+            for edges in itertools.pairwise(EDGES_HZ)
+        ]
         if model is not None and model.network.num_outputs == 1:
             continue
         rng = random.Random(SEED)
@@ -309,6 +372,10 @@ def measure(references: Sequence[Float[Tensor, "source time"]], bundles: Sequenc
             ways["sequential"] = score_of([run(each) for each in references], references)
         stitching[title] = {"oracle order": layout[title]["wiener"], **ways}
     print_layout(layout)
+    print_bands(bands)
+    measured = list(layout.items())[len(CHUNKS_S) :]
+    if len(measured) > 1:
+        print_differences({title: scores["wiener"] for title, scores in measured})
     print_stitching(stitching)
 
 

@@ -461,6 +461,7 @@ def test_recordings_and_mixtures_with_references_are_learnt_side_by_side(
         ({"kind": "mixit", "teacher": {}}, "unknown key 'teacher'"),
         ({"kind": "supervised", "sparsity_weight": 2}, "unknown key 'sparsity_weight'"),
         ({"kind": "by_example"}, "for a model with a tagger"),
+        ({"kind": "slots"}, "for model.architecture audio_slots"),
         ({"kind": "mixit"}, "two sources or more of any kind"),
     ],
 )
@@ -476,7 +477,7 @@ def test_a_method_that_makes_no_sense_is_refused(
     [
         ("mini", 1_575_418),
         ("query-mini", 1_395_067),
-        ("audioslots-mini", 1_287_985),
+        ("audioslots-mini", 1_609_817),
         ("audioslots-libri2mix", 39_276_737),
     ],
 )
@@ -500,6 +501,7 @@ SLOTS = {
             "decoder_layers": 2,
         },
     },
+    "method": {"kind": "slots", "drawn_share": 0.5},
     "recipe": {"crop_s": 0.1, "scenes": [{"prompts": ["speech", "speech"]}]},
     "validation": {
         "every_steps": 2, "mixtures_per_scene": 1, "scenes": [{"prompts": ["speech", "speech"]}],
@@ -507,11 +509,21 @@ SLOTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("num_slots", [2, 1])
-def test_slots_are_learnt_validated_and_kept(num_slots: int, pool: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("num_slots", "method", "num_supervised"),
+    [(2, SLOTS["method"], 0), (1, SLOTS["method"], 0), (2, {"kind": "supervised"}, 2)],
+)
+def test_slots_are_learnt_validated_and_kept(
+    num_slots: int,
+    method: dict[str, Any],
+    num_supervised: int,
+    pool: Path,
+    tmp_path: Path,
+    every_loss: list[float],
+) -> None:
     speech = {"data": {"manifest": str(pool), "pools": {"speech": POOLS["speech"]},
                        "cache_dir": str(pool.parent / "cache")}}  # fmt: skip
-    recipe = write_recipe(tmp_path, pool, **SLOTS, **speech)
+    recipe = write_recipe(tmp_path, pool, **{**SLOTS, "method": method}, **speech)
     overrides = [f"model.network.num_slots={num_slots}", "max_steps=2"]
     overrides.append(f"model.outputs={['speech'] * num_slots}")
     bundle = load_bundle(run.train(recipe, overrides, tmp_path / "out", resume=False))
@@ -520,6 +532,7 @@ def test_slots_are_learnt_validated_and_kept(num_slots: int, pool: Path, tmp_pat
         csv.DictReader((tmp_path / "out/log/version_0/metrics.csv").read_text().splitlines())
     )
     assert any(row["valid/si_sdri_db/mean"] for row in rows)
+    assert len(every_loss) == num_supervised
 
 
 @pytest.mark.parametrize(

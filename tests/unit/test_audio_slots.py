@@ -34,6 +34,7 @@ VARIANTS = {
     "transformer": SMALL,
     "slot attention": replace(SMALL, attention="slot"),
     "sine positions": replace(SMALL, positions="sine"),
+    "detail": replace(SMALL, detail_dim=4),
 }
 
 
@@ -61,8 +62,9 @@ def test_the_shapes_of_the_paper(preset: str, frames: int) -> None:
         assert isinstance(network, AudioSlots)
         image = network.image(torch.empty(2, 2, frames + 1, 257))
         assert image.shape == (2, frames, 256)
-        assert network.encoder(image[:, None]).shape == (2, 512, frames // 8, 32)
-        assert network.encode(image).shape == (2, 4 * frames, 512)
+        maps = [tuple(each.shape) for each in network.encoder(image[:, None])]
+        assert maps[0] == (2, 64, frames, 256)
+        assert maps[-1] == (2, 512, frames // 8, 32)
         assert network.slots(image).shape == (2, 1, 2, 512)
         assert network.magnitudes(image).shape == (2, 2, frames, 256)
 
@@ -98,15 +100,16 @@ def test_the_sizes_of_the_presets() -> None:
 def test_another_order_of_queries_gives_the_slots_in_that_order(variant: str) -> None:
     network = build(VARIANTS[variant])
     image = noise(2, 16, 32).abs()
-    start = network.queries.expand(2, -1, -1)
-    slots = network.slots(image)
-    outputs = network.decode(slots)
+    queries = network.queries.clone()
+    slots, outputs = network.generate(image)
+    torch.testing.assert_close(network.slots(image), slots)
     assert (slots[:, :, 0] - slots[:, :, 1]).abs().max() > 1e-2
     for order in itertools.permutations(range(3)):
-        permuted = network.slots(image, start[:, order])
+        permuted = network.slots(image, queries[list(order)].expand(2, -1, -1))
         torch.testing.assert_close(permuted, slots[:, :, order], atol=1e-6, rtol=1e-5)
-        drawn = network.decode(permuted)
-        torch.testing.assert_close(drawn, outputs[:, :, order], atol=1e-6, rtol=1e-5)
+        network.queries.copy_(queries[list(order)])
+        drawn = network.magnitudes(image)
+        torch.testing.assert_close(drawn, outputs[:, order], atol=1e-6, rtol=1e-5)
 
 
 def test_the_loss_is_that_of_the_hungarian_algorithm() -> None:
@@ -161,6 +164,32 @@ def test_a_grid_that_is_twice_as_fine_goes_through_the_same_places() -> None:
     assert fine.shape == (1, 2, 32, 64)
     torch.testing.assert_close(fine[..., ::2, ::2], coarse, atol=1e-5, rtol=1e-5)
     assert (fine[..., 1::2, :] - fine[..., ::2, :]).abs().max() > 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_frames_are_drawn_each_by_itself(variant: str) -> None:
+    network = build(replace(VARIANTS[variant], carries_slots=True))
+    image = noise(2, 32, 32).abs()
+    every = network.magnitudes(image).unflatten(2, (2, 16))
+    frames = torch.tensor([5, 0, 15])
+    drawn = network.magnitudes(image, frames).unflatten(2, (2, 3))
+    torch.testing.assert_close(drawn, every[:, :, :, frames])
+
+
+@torch.no_grad()
+def test_detail_follows_the_bins_of_the_mixture() -> None:
+    plain, network = build(), build(replace(SMALL, detail_dim=4))
+    plain.load_state_dict(network.state_dict(), strict=False)
+    image = noise(1, 16, 32).abs()
+    detail = network.magnitudes(image) - plain.magnitudes(image)
+    assert 0.0 < detail.abs().mean() < 0.3, "it begins faint"
+    # One bin changes it most in that bin.
+    network.detail.from_slot.weight.mul_(50.0)
+    sharp = network.magnitudes(image) - plain.magnitudes(image)
+    image[0, 8, 20] += 1.0
+    moved = network.magnitudes(image) - plain.magnitudes(image) - sharp
+    assert moved[0, :, 8, 20].abs().max() > 3.0 * moved.abs().mean()
 
 
 # ------------------------------------------------------------------ magnitudes and masks
@@ -275,6 +304,8 @@ def test_recordings_of_any_length_are_separated(segment_s: float | None) -> None
         ({"frames": 12}, "multiple of 8, not 12"),
         ({"frames": 0}, "multiple of 8, not 0"),
         ({"decoder_layers": 1}, "at least 2"),
+        ({"detail_dim": -1}, "may not be negative"),
+        ({"detail_dim": 4, "num_slots": 1}, "would copy its input"),
         ({"depths": (1, 0, 1, 1)}, "must be positive"),
         ({"norm_groups": 3}, r"norm_groups \(3\) must divide"),
         ({"num_heads": 3}, r"num_heads \(3\) must divide dim"),

@@ -98,7 +98,22 @@ def test_bundles_are_measured_in_every_way(
     assert [row[:2] for row in rows[2:6]] == [
         ["oracle", "0.5 s"], ["oracle", "1 s"], ["two", "0.5 s"], ["one", "0.5 s"],
     ]  # fmt: skip
-    assert [row[2] for row in rows if row[0] == "two"][1:] == [
+    assert [row[2] for row in rows if row[0] == "two"][2:] == [
         "oracle order", "overlap", "overlap, voices", "slots", "overlap, slots", "sequential",
     ]  # fmt: skip
-    assert all(math.isfinite(float(cell)) for row in rows[2:6] for cell in row[2:])
+    bands = next(place for place, row in enumerate(rows) if row[-1] == "4 to 8 kHz")
+    for first in (2, bands + 2):
+        cells = [cell.split()[0] for row in rows[first : first + 4] for cell in row[2:]]
+        assert all(math.isfinite(float(cell)) for cell in cells)
+    (difference,) = [row for row in rows if row[0] == "one" and len(row) == 3]
+    gains = {row[0]: float(row[5].split()[0]) for row in rows[4:6]}
+    assert float(difference[2].split()[0]) == pytest.approx(gains["one"] - gains["two"], abs=0.011)
+
+
+def test_bands_hold_what_lies_in_them(slots: ModuleType) -> None:
+    time = torch.arange(RATE) / RATE
+    tones = torch.stack([torch.sin(2 * math.pi * hz * time) for hz in (500.0, 1000.0, 5000.0)])
+    for low_hz, high_hz, kept in ((0, 1000, 0), (1000, 2000, 1), (4000, 8000, 2)):
+        inside = slots.within(tones, low_hz, high_hz)
+        torch.testing.assert_close(inside[kept], tones[kept], atol=1e-3, rtol=0.0)
+        assert inside.square().sum() == pytest.approx(RATE / 2, rel=1e-3)

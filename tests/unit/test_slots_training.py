@@ -10,8 +10,9 @@ from unbraid.config import dump
 from unbraid.data.dynamic import MixtureBatch
 from unbraid.errors import ConfigError
 from unbraid.models.architectures.audio_slots import compressed_magnitudes
+from unbraid.models.architectures.unconditional import ARCHITECTURE as UNCONDITIONAL
 from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
-from unbraid.training.methods.slots import autoencoder_estimates, slots_loss
+from unbraid.training.methods.slots import SlotsConfig, autoencoder_estimates, slots_loss
 
 NETWORK = replace(SMALL, num_layers=1, decoder_dim=32)
 
@@ -58,6 +59,30 @@ def test_the_loss_compares_what_slots_generate_with_the_sources() -> None:
     named = model_of("speech", "sfx-mix")
     rows = MixtureBatch(batch.mixture, batch.references, torch.tensor([[0, 1]] * 4))
     torch.testing.assert_close(slots_loss(named, rows), straight.mean(), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_share_of_the_frames_stands_for_all() -> None:
+    batch = low_and_high()
+    for model in (model_of("speech", "speech"), model_of("speech")):
+        whole = float(slots_loss(model, batch))
+        torch.manual_seed(0)
+        drawn = torch.stack([slots_loss(model, batch, 0.25) for _ in range(200)])
+        assert float(drawn.std()) > 1e-3 * whole
+        assert float(drawn.mean()) == pytest.approx(whole, rel=0.05)
+
+
+def test_other_networks_and_no_frames_are_refused() -> None:
+    with pytest.raises(ConfigError, match="above 0, not 0"):
+        SlotsConfig(drawn_share=0.0)
+    other = build_model(
+        ModelConfig(
+            "unconditional", RATE, STFT, dump(next(iter(UNCONDITIONAL.examples.values()))),
+            outputs=("source", "source"),
+        )
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="for the architecture audio_slots, not unconditional"):
+        slots_loss(other, low_and_high())
 
 
 @torch.no_grad()

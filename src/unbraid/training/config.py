@@ -21,13 +21,14 @@ from unbraid.prompts import ANY_SOURCE
 from unbraid.training.methods.by_example import ByExampleConfig
 from unbraid.training.methods.mixit import MixitConfig
 from unbraid.training.methods.remixing import RemixingConfig
+from unbraid.training.methods.slots import SlotsConfig
 from unbraid.training.methods.supervised import SupervisedConfig
 from unbraid.training.methods.tagging import StripeConfig
 from unbraid.training.schedule import OptimiserConfig
 
 #: How a run learns; ``kind`` tells which.
 Method: TypeAlias = Annotated[
-    SupervisedConfig | ByExampleConfig | MixitConfig | RemixingConfig,
+    SupervisedConfig | ByExampleConfig | SlotsConfig | MixitConfig | RemixingConfig,
     Field(discriminator="kind"),
 ]
 
@@ -168,10 +169,12 @@ class TrainConfig:
         data: Recordings.
         recipe: How they are mixed.
         method: How the model learns; None for ``by_example`` where it has a tagger, and else
-            ``supervised``. ``mixit`` and ``remixing`` learn from mixtures alone. With their
-            ``supervised_weight`` above 0, batches of mixtures of several sources are learnt
-            with references, and only those of one source, which are whole recordings, without.
-        loss: What is minimised where references are used; slots have a loss of their own.
+            ``supervised``. ``slots`` is for models of the architecture ``audio_slots``, which
+            learn what each slot generates. ``mixit`` and ``remixing`` learn from mixtures alone.
+            With their ``supervised_weight`` above 0, batches of mixtures of several sources are
+            learnt with references, and only those of one source, which are whole recordings,
+            without.
+        loss: What is minimised where waveforms are compared with references.
         tagging: How the model's tagger is trained; needed where it has one.
         optimiser: How.
         validation: What is measured on the way.
@@ -253,6 +256,11 @@ class TrainConfig:
         if self.devices != "auto" and self.devices < 1:
             raise ConfigError(f"devices must be auto or at least 1, not {self.devices}.")
 
+        if isinstance(self.method, SlotsConfig) and self.model.architecture != "audio_slots":
+            raise ConfigError(
+                "method: slots is for model.architecture audio_slots, not "
+                f"{self.model.architecture}."
+            )
         if isinstance(self.method, MixitConfig | RemixingConfig):
             self._check_unsupervised(self.method)
 

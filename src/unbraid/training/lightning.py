@@ -29,7 +29,7 @@ from unbraid.training.methods.by_example import (
 )
 from unbraid.training.methods.mixit import MixitConfig, mixture_invariant_loss
 from unbraid.training.methods.remixing import RemixingConfig, Teacher, remixing_loss
-from unbraid.training.methods.slots import autoencoder_estimates, learns_slots, slots_loss
+from unbraid.training.methods.slots import SlotsConfig, separated_by_slots, slots_loss
 from unbraid.training.methods.supervised import (
     loss_of_estimates,
     supervised_loss,
@@ -209,8 +209,8 @@ class SeparationModule(TrainingModule):
                 loss = supervised_loss(self.model, batch, self._loss)
                 return "supervised_loss", method.supervised_weight * loss
             return f"{method.kind}_loss", self._loss_without_references(method, batch.mixture)
-        if learns_slots(self.model.network):
-            return "loss", slots_loss(self.model, batch)
+        if isinstance(method, SlotsConfig):
+            return "loss", slots_loss(self.model, batch, method.drawn_share)
         name = "loss" if isinstance(self._loss, SpectralLossConfig) else "loss_db"
         return name, supervised_loss(self.model, batch, self._loss)
 
@@ -247,16 +247,14 @@ class SeparationModule(TrainingModule):
 
     def _validated(self, batch: MixtureBatch) -> tuple[MixtureBatch, Tensor, Tensor]:
         """What is asked for, what comes out, and the loss."""
-        model = self.model
-        if model.tagger is not None:
+        model, method = self.model, self._method
+        if isinstance(method, ByExampleConfig):
             estimates = estimates_by_example(model, batch)
             return batch, estimates, relative_error(batch, estimates)
-        if learns_slots(model.network) and model.network.num_outputs == 1:
-            return batch, autoencoder_estimates(model, batch), slots_loss(model, batch)
+        if isinstance(method, SlotsConfig):
+            return *separated_by_slots(model, batch), slots_loss(model, batch)
         asked = with_all_outputs(model, batch)
         estimates = model(asked.mixture, asked.prompt_indices)
-        if learns_slots(model.network):
-            return asked, estimates, slots_loss(model, batch)
         return asked, estimates, loss_of_estimates(asked, estimates, self._loss)
 
 

@@ -8,6 +8,7 @@ z                      grid                        what the ResNet-34 makes of t
 q                      queries                     learned vectors that become slots
 s_i                    slots                       vectors, each of one source
 (decoder)              decode                      slot → compressed magnitudes of its source
+(none: our addition)   detail                      what a slot points at in the encoder's fine maps
 IBM, Wiener-like mask  masks_of                    shares of the bins → masks for the mixture
 =====================  ==========================  =============================================
 
@@ -26,7 +27,8 @@ Source: P. Reddy, S. Wisdom, K. Greff, J. R. Hershey, T. Kipf, "AudioSlots: a sl
     2022, for carrying them.
 Differs: GroupNorm in the ResNet, MLPs in the transformer, and all sizes of ``base`` are ours: the
     paper does not say. Fourier features that the decoder's grid cannot show are left out: a wave
-    of less than two points looks like one that is there already.
+    of less than two points looks like one that is there already. ``detail_dim`` adds a branch,
+    off in the presets, that sees the mixture's bins.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unbraid.dsp.stft import StftConfig
@@ -47,6 +49,9 @@ from unbraid.models.base import Architecture, SpectralModel
 #: How bins are shared out. ``wiener``: in proportion to the powers. ``binary``: all to the loudest.
 Masks: TypeAlias = Literal["wiener", "binary"]
 
+#: What each stage of the encoder gives: batch, channel, frame, bin; the last one is the coarsest.
+Maps: TypeAlias = list[Float[Tensor, "_ _ _ _"]]
+
 #: Magnitudes are compressed by this power.
 COMPRESSION = 0.3
 
@@ -55,7 +60,8 @@ COMPRESSION = 0.3
 _SILENCE = 1e-2
 # How much the encoder halves both axes, in all.
 _STRIDE = 8
-_POSITION_RANGE = 0.02
+# Deviation of what is to begin as nearly nothing: positions, and what slots point at.
+_FAINT = 0.02
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,9 @@ class AudioSlotsConfig:
         decoder_dim: Width of the decoder's layers.
         decoder_layers: How many there are, the last one included.
         octaves: Fourier features along each axis, a sine and a cosine per octave.
+        detail_dim: Width of a branch that adds to what a slot generates, bin by bin, what it
+            points at in maps of the mixture as fine as its bins. 0 for none, as in the paper, where
+            all that is known of a source is its slot.
     """
 
     num_slots: int = 2
@@ -101,6 +110,7 @@ class AudioSlotsConfig:
     decoder_dim: int = 512
     decoder_layers: int = 5
     octaves: int = 10
+    detail_dim: int = 0
 
     def __post_init__(self) -> None:
         for name in (
@@ -115,6 +125,13 @@ class AudioSlotsConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}.")
+        if self.detail_dim < 0:
+            raise ConfigError(f"detail_dim may not be negative, but is {self.detail_dim}.")
+        if self.detail_dim and self.num_slots == 1:
+            raise ConfigError(
+                "detail_dim is for networks that separate: an autoencoder, of one slot, would copy "
+                "its input; leave it at 0."
+            )
         if self.frames < _STRIDE or self.frames % _STRIDE:
             raise ConfigError(f"frames must be a multiple of {_STRIDE}, not {self.frames}.")
         if self.decoder_layers < 2:
@@ -136,14 +153,18 @@ class AudioSlotsConfig:
 
 
 class AudioSlots(SpectralModel):
-    """Encoder, slots and decoder; outputs come in the order of the slots."""
+    """Encoder, slots and decoder; outputs come in the order of the slots.
+
+    Attributes:
+        frames: Of a chunk.
+    """
 
     def __init__(self, config: AudioSlotsConfig, sample_rate: int, stft: StftConfig) -> None:
         super().__init__()
         self.query_dim = 0
         self.num_outputs = config.num_slots
         self.most_frames = None if config.carries_slots else config.frames + 1
-        self._frames = config.frames
+        self.frames = config.frames
         self._num_bins = stft.num_bins - 1
         self._carries_slots = config.carries_slots
         self._masks = config.masks
@@ -156,7 +177,7 @@ class AudioSlots(SpectralModel):
         self.encoder = _ResNet(config)
         grid = (config.frames // _STRIDE, self._num_bins // _STRIDE)
         self.places = (
-            nn.Parameter(_POSITION_RANGE * torch.randn(*grid, config.channels[-1]))
+            nn.Parameter(_FAINT * torch.randn(*grid, config.channels[-1]))
             if config.positions == "learned"
             else None
         )
@@ -168,6 +189,7 @@ class AudioSlots(SpectralModel):
             min(config.octaves, int(math.log2(size))) for size in (config.frames, self._num_bins)
         )
         self.decoder = _Decoder(config, (octaves[0], octaves[1]))
+        self.detail = _Detail(config) if config.detail_dim else None
 
     def forward(
         self,
@@ -191,18 +213,40 @@ class AudioSlots(SpectralModel):
         """
         if self.most_frames is not None and spectrogram.shape[2] > self.most_frames:
             raise ConfigError(
-                f"this network hears {self._frames * self._hop_s:g} s at once, and was given "
+                f"this network hears {self.frames * self._hop_s:g} s at once, and was given "
                 f"{(spectrogram.shape[2] - 1) * self._hop_s:g} s; cut the input, or train it with "
                 "carries_slots."
             )
         compressed = compressed_magnitudes(spectrogram)
-        return torch.nn.functional.pad(compressed, (0, 0, 0, -compressed.shape[1] % self._frames))
+        return torch.nn.functional.pad(compressed, (0, 0, 0, -compressed.shape[1] % self.frames))
 
     def magnitudes(
-        self, image: Float[Tensor, "batch frame bin"]
-    ) -> Float[Tensor, "batch slot frame bin"]:
-        """Compressed magnitudes of the source in each slot; negative ones stand for silence."""
-        return self.decode(self.slots(image)).transpose(1, 2).flatten(2, 3)
+        self,
+        image: Float[Tensor, "batch frame bin"],
+        frames: Int[Tensor, "drawn"] | None = None,
+    ) -> Float[Tensor, "batch slot drawn_frame bin"]:
+        """Compressed magnitudes of the source in each slot; negative ones stand for silence.
+
+        Args:
+            image: Whole chunks.
+            frames: Which frames of every chunk to draw; None for all. Each is drawn by itself, so
+                that a network can learn from a few.
+        """
+        return self.generate(image, frames)[1]
+
+    def generate(
+        self,
+        image: Float[Tensor, "batch frame bin"],
+        frames: Int[Tensor, "drawn"] | None = None,
+    ) -> tuple[Float[Tensor, "batch chunk slot dim"], Float[Tensor, "batch slot drawn_frame bin"]]:
+        """The slots, and their ``magnitudes``."""
+        maps = self._maps(image)
+        slots = self._find(maps[-1], len(image), None)
+        drawn = self.decode(slots, frames=frames)
+        if self.detail is not None:
+            detail = self.detail(maps, slots.flatten(0, 1), frames)
+            drawn = drawn + detail.unflatten(0, slots.shape[:2])
+        return slots, drawn.transpose(1, 2).flatten(2, 3)
 
     def slots(
         self,
@@ -216,24 +260,36 @@ class AudioSlots(SpectralModel):
             start: What becomes the slots of the first chunk; None for the learned queries.
                 Another order of these gives the same slots in that order.
         """
-        chunks = image.unflatten(1, (-1, self._frames))
-        grid = self.encode(chunks.flatten(0, 1)).unflatten(0, chunks.shape[:2])
-        first = self.queries.expand(len(image), -1, -1) if start is None else start
+        return self._find(self._maps(image)[-1], len(image), start)
+
+    def _maps(self, image: Float[Tensor, "batch frame bin"]) -> Maps:
+        """What the encoder makes of all chunks, stage by stage."""
+        maps: list[Tensor] = self.encoder(image.reshape(-1, 1, self.frames, image.shape[-1]))
+        return maps
+
+    def _find(
+        self,
+        grid: Float[Tensor, "batch_chunk channel grid_frame grid_bin"],
+        batch: int,
+        start: Float[Tensor, "batch slot dim"] | None,
+    ) -> Float[Tensor, "batch chunk slot dim"]:
+        """Slots from the encoder's last stage."""
+        places = self._placed(grid).unflatten(0, (batch, -1))
+        first = self.queries.expand(batch, -1, -1) if start is None else start
         if not self._carries_slots:
-            num_chunks = grid.shape[1]
-            every = first.repeat_interleave(num_chunks, dim=0)
-            return self.attention(every, grid.flatten(0, 1)).unflatten(0, chunks.shape[:2])
+            every = first.repeat_interleave(places.shape[1], dim=0)
+            return self.attention(every, places.flatten(0, 1)).unflatten(0, places.shape[:2])
         carried = []
-        for places in grid.unbind(1):
-            first = self.attention(first, places)
+        for chunk in places.unbind(1):
+            first = self.attention(first, chunk)
             carried.append(first)
         return torch.stack(carried, dim=1)
 
-    def encode(
-        self, image: Float[Tensor, "chunk frame bin"]
+    def _placed(
+        self, grid: Float[Tensor, "chunk channel grid_frame grid_bin"]
     ) -> Float[Tensor, "chunk place channel"]:
-        """The grid that slots look at, with its positions, as a list of places."""
-        grid = self.encoder(image[:, None]).permute(0, 2, 3, 1)
+        """What slots look at: the grid with its positions, as a list of places."""
+        grid = grid.permute(0, 2, 3, 1)
         places = _sine_positions(grid) if self.places is None else self.places
         return (grid + places).flatten(1, 2)
 
@@ -242,15 +298,19 @@ class AudioSlots(SpectralModel):
         slots: Float[Tensor, "*batch dim"],
         num_frames: int | None = None,
         num_bins: int | None = None,
-    ) -> Float[Tensor, "*batch frame bin"]:
+        frames: Int[Tensor, "drawn"] | None = None,
+    ) -> Float[Tensor, "*batch drawn_frame bin"]:
         """Compressed magnitudes of slots, each value from the slot and its own place alone.
+
+        Nothing of ``detail`` is in them.
 
         Args:
             slots: Any number.
             num_frames: How finely a chunk is drawn along time; None for its own frames.
             num_bins: The same along frequency.
+            frames: Which of the frames are drawn; None for all.
         """
-        return self.decoder(slots, num_frames or self._frames, num_bins or self._num_bins)
+        return self.decoder(slots, num_frames or self.frames, num_bins or self._num_bins, frames)
 
 
 def compressed_magnitudes(
@@ -317,6 +377,7 @@ class _ResNet(nn.Module):
         root = config.channels[0]
         self.root = nn.Conv2d(1, root, 7, padding=3, bias=False)
         self.norm = nn.GroupNorm(config.norm_groups, root)
+        self._depths = config.depths
         blocks: list[nn.Module] = []
         before = root
         for stage, (after, depth) in enumerate(zip(config.channels, config.depths, strict=True)):
@@ -326,10 +387,16 @@ class _ResNet(nn.Module):
                 before = after
         self.blocks = nn.Sequential(*blocks)
 
-    def forward(
-        self, image: Float[Tensor, "chunk 1 frame bin"]
-    ) -> Float[Tensor, "chunk channel grid_frame grid_bin"]:
-        return self.blocks(torch.nn.functional.relu(self.norm(self.root(image))))
+    def forward(self, image: Float[Tensor, "chunk 1 frame bin"]) -> Maps:
+        """What comes out of each stage, the first one as fine as the image."""
+        features = torch.nn.functional.relu(self.norm(self.root(image)))
+        blocks = iter(self.blocks)
+        maps = []
+        for depth in self._depths:
+            for block in itertools.islice(blocks, depth):
+                features = block(features)
+            maps.append(features)
+        return maps
 
 
 class _Block(nn.Module):
@@ -459,16 +526,22 @@ class _Decoder(nn.Module):
         self.last = nn.Linear(width, 1)
 
     def forward(
-        self, slots: Float[Tensor, "*batch dim"], num_frames: int, num_bins: int
-    ) -> Float[Tensor, "*batch frame bin"]:
+        self,
+        slots: Float[Tensor, "*batch dim"],
+        num_frames: int,
+        num_bins: int,
+        frames: Int[Tensor, "drawn"] | None,
+    ) -> Float[Tensor, "*batch drawn_frame bin"]:
         along_time, along_frequency = (
             _fourier_features(size, octaves, slots)
             for size, octaves in zip((num_frames, num_bins), self._octaves, strict=True)
         )
+        if frames is not None:
+            along_time = along_time[frames]
         places = torch.cat(
             [
                 along_time[:, None].expand(-1, num_bins, -1),
-                along_frequency.expand(num_frames, -1, -1),
+                along_frequency.expand(len(along_time), -1, -1),
             ],
             dim=-1,
         )
@@ -476,6 +549,48 @@ class _Decoder(nn.Module):
         for layer in self.inner:
             features = layer(torch.nn.functional.relu(features))
         return self.last(torch.nn.functional.relu(features))[..., 0]
+
+
+class _Detail(nn.Module):
+    """What a slot points at in a map of the mixture: the product of two vectors in each bin.
+
+    The encoder's maps are summed up from the coarsest to the finest, so that in every bin both
+    the bin itself and what is around it is known. A slot says which of that is its source. The
+    branch begins faint: at first slots hardly point anywhere.
+
+    Source: T.-Y. Lin et al., "Feature pyramid networks for object detection", CVPR 2017, for the
+        map; B. Cheng et al., "Per-pixel classification is not all you need for semantic
+        segmentation", NeurIPS 2021, for the product.
+    """
+
+    def __init__(self, config: AudioSlotsConfig) -> None:
+        super().__init__()
+        width = config.detail_dim
+        # One bias is enough for a sum.
+        self.laterals = nn.ModuleList(
+            nn.Conv2d(channels, width, 1, bias=not stage)
+            for stage, channels in enumerate(config.channels)
+        )
+        self.smooth = nn.Conv2d(width, width, 3, padding=1)
+        self.from_slot = nn.Linear(config.dim, width)
+        nn.init.normal_(self.from_slot.weight, std=_FAINT)
+        nn.init.zeros_(self.from_slot.bias)
+
+    def forward(
+        self,
+        maps: Maps,
+        slots: Float[Tensor, "chunk slot dim"],
+        frames: Int[Tensor, "drawn"] | None,
+    ) -> Float[Tensor, "chunk slot drawn_frame bin"]:
+        finer = [lateral(each) for lateral, each in zip(self.laterals, maps, strict=True)]
+        features = finer.pop()
+        while finer:
+            features = finer.pop() + torch.nn.functional.interpolate(features, scale_factor=2.0)
+        features = self.smooth(torch.nn.functional.relu(features))
+        if frames is not None:
+            features = features[:, :, frames]
+        pointers = self.from_slot(slots)
+        return (pointers @ features.flatten(2)).unflatten(2, features.shape[2:])
 
 
 def _fourier_features(size: int, octaves: int, like: Tensor) -> Float[Tensor, "place feature"]:
@@ -546,5 +661,6 @@ ARCHITECTURE = Architecture(
         "transformer": _EXAMPLE,
         "slot attention, sine positions": replace(_EXAMPLE, attention="slot", positions="sine"),
         "carried slots": replace(_EXAMPLE, frames=8, carries_slots=True),
+        "detail": replace(_EXAMPLE, detail_dim=4),
     },
 )

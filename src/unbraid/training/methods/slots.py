@@ -19,9 +19,11 @@ Differs: Mixtures are brought to one level first, as they are when they are sepa
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from dataclasses import dataclass
+from typing import Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.data.dynamic import MixtureBatch
@@ -29,35 +31,69 @@ from unbraid.dsp.levels import scale_of
 from unbraid.dsp.stft import FftTransform
 from unbraid.errors import ConfigError
 from unbraid.models.architectures.audio_slots import AudioSlots, Masks, masked
-from unbraid.models.base import SpectralModel
 from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.losses import matched_mse_loss
 from unbraid.training.methods.supervised import with_all_outputs
 
 
-def learns_slots(network: SpectralModel) -> TypeGuard[AudioSlots]:
-    """Whether a network learns by this method."""
-    return isinstance(network, AudioSlots)
+@dataclass(frozen=True)
+class SlotsConfig:
+    """How a model learns to generate what its slots stand for.
+
+    Attributes:
+        kind: What tells it from the other methods.
+        drawn_share: Share of the frames of a chunk that are drawn and compared in a step, others
+            in each step. The decoder is most of the work in small networks, and draws every frame
+            by itself. Validation draws all.
+    """
+
+    kind: Literal["slots"] = "slots"
+    drawn_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.drawn_share <= 1.0:
+            raise ConfigError(
+                f"method.drawn_share is a share of the frames above 0, not {self.drawn_share}."
+            )
 
 
-def slots_loss(model: WaveformModel, batch: MixtureBatch) -> Float[Tensor, ""]:
+def slots_loss(
+    model: WaveformModel, batch: MixtureBatch, drawn_share: float = 1.0
+) -> Float[Tensor, ""]:
     """Mean squared error of compressed magnitudes, the best order inside equal prompts.
 
     Slots that a mixture has no source for are to be silent. A model with one slot hears each
     source by itself.
 
+    Args:
+        model: What learns.
+        batch: Mixtures and their sources.
+        drawn_share: Share of the frames that count, drawn at random; see ``SlotsConfig``.
+
     Raises:
-        ConfigError: If the model's level is another than ``deviation``.
+        ConfigError: If the model is none of slots, or its level is another than ``deviation``.
     """
     network = _network(model)
+    frames = _draw_frames(network.frames, drawn_share)
     if network.num_outputs == 1:
-        targets = _images(model, batch, batch.references).flatten(0, 1)
-        estimates = network.magnitudes(targets)
-        return (estimates[:, 0] - targets).square().mean()
+        heard = _images(model, batch, batch.references).flatten(0, 1)
+        estimates = network.magnitudes(heard, frames)
+        targets = _frames_of(heard[:, None], frames, network.frames)
+        return (estimates - targets).square().mean()
     batch = with_all_outputs(model, batch)
     heard = _images(model, batch, batch.mixture[:, None])[:, 0]
-    targets = _images(model, batch, batch.references)
-    return matched_mse_loss(network.magnitudes(heard), targets, batch.prompt_indices)
+    targets = _frames_of(_images(model, batch, batch.references), frames, network.frames)
+    return matched_mse_loss(network.magnitudes(heard, frames), targets, batch.prompt_indices)
+
+
+def separated_by_slots(
+    model: WaveformModel, batch: MixtureBatch
+) -> tuple[MixtureBatch, Float[Tensor, "batch source time"]]:
+    """What is asked for, and the estimates; with one slot those of ``autoencoder_estimates``."""
+    if _network(model).num_outputs == 1:
+        return batch, autoencoder_estimates(model, batch)
+    asked = with_all_outputs(model, batch)
+    return asked, model(asked.mixture, asked.prompt_indices)
 
 
 def autoencoder_estimates(
@@ -79,9 +115,27 @@ def autoencoder_estimates(
     return estimates.unflatten(0, sources.shape[:2])
 
 
+def _draw_frames(num_frames: int, share: float) -> Int[Tensor, "drawn"]:
+    if share == 1.0:
+        return torch.arange(num_frames)
+    return torch.randperm(num_frames)[: max(1, round(share * num_frames))]
+
+
+def _frames_of(
+    images: Float[Tensor, "batch source frame bin"],
+    frames: Int[Tensor, "drawn"],
+    num_frames: int,
+) -> Float[Tensor, "batch source drawn_frame bin"]:
+    """These frames of each chunk of images, in the order in which a network draws them."""
+    return images.unflatten(2, (-1, num_frames))[:, :, :, frames].flatten(2, 3)
+
+
 def _network(model: WaveformModel) -> AudioSlots:
     network = model.network
-    assert learns_slots(network), "only such models come here"
+    if not isinstance(network, AudioSlots):
+        raise ConfigError(
+            f"method: slots is for the architecture audio_slots, not {model.config.architecture}."
+        )
     if model.config.level != "deviation":
         raise ConfigError(
             f"slots are learnt at the level deviation, not {model.config.level}; leave model.level "
