@@ -33,7 +33,8 @@ _EPILOG = (
     "Exit codes: 0 all went well; 2 a flag, setting or config file makes no sense; 3 unknown or "
     "missing prompt; 4 a file cannot be read or written; 5 a model is missing, damaged or "
     "foreign; 6 training data or a corpus is incomplete; 7 an optional package is not installed; 8 "
-    "a download failed; 9 a training run cannot go on; 130 interrupted. Of several "
+    "a download failed; 9 a training run cannot go on; "
+    "10 a cluster cannot be reached or a worker was lost; 130 interrupted. Of several "
     "files that fail, the first one gives the code."
 )
 
