@@ -25,6 +25,7 @@ from unbraid.cli.finetune import finetune
 from unbraid.cli.models import models
 from unbraid.cli.prompts import prompts
 from unbraid.cli.separate import separate
+from unbraid.cli.separate_many import separate_many
 from unbraid.cli.teach import teach
 from unbraid.cli.train import train
 from unbraid.heap import share_heap
@@ -51,6 +52,7 @@ app = typer.Typer(
 )
 app.command()(separate)
 app.command()(discover)
+app.command()(separate_many)
 app.add_typer(models, name="models")
 app.add_typer(prompts, name="prompts")
 app.command()(teach)

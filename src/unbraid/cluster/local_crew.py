@@ -7,6 +7,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -60,10 +61,8 @@ class LocalCrew:
 
     def give(self, worker: str, entry: Entry, dead: Collection[str]) -> None:
         """Let a worker begin; see ``Crew.give``."""
-        try:
+        with suppress(OSError):  # where it has died, the end of its connection will say so
             self._members[worker].connection.send((entry, tuple(dead)))
-        except OSError:
-            pass  # it has died; the end of its connection will say so
 
     def wait(self, timeout_s: float) -> list[Joined | Done | Lost]:
         """What has happened; see ``Crew.wait``."""

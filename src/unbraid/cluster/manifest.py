@@ -77,7 +77,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def read_entries(
-    manifest: str, root: str | None, place_of: Callable[[PurePath], PurePath]
+    manifest: str, root: str | None, place_of: Callable[[PurePath], Path]
 ) -> tuple[Entry, ...]:
     """Read a manifest.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from unbraid.cluster.crew import Done, Joined, Lost
 from unbraid.cluster.manifest import Entry
@@ -20,7 +22,8 @@ from unbraid.errors import Cancelled, ClusterError, MissingExtra, UnbraidError
 _FAREWELL_S = 15.0
 #: How long to wait for machines where there is room for no worker.
 _PATIENCE_S = 300.0
-_OF_RAY = "Ray"
+#: How long to wait for the head of a cluster to answer.
+_PATIENCE_WITH_HEAD_S = 10.0
 
 
 @dataclass
@@ -41,7 +44,8 @@ class RayCrew:
             ``host:6379``, ``ray://host:10001``, or ``local`` for one on this machine alone.
         uses_gpus: Whether workers compute on GPUs; None for: where the cluster has some.
         num_cores: How many cores a worker has.
-        most_workers: No more than this; None for as many as there is room for.
+        num_workers: How many workers; None for as many as there is room for. A number that
+            there is no room for yet lets a cluster that scales by itself grow.
         patience_s: How long to wait for a machine while there is none.
 
     Raises:
@@ -56,7 +60,7 @@ class RayCrew:
         *,
         uses_gpus: bool | None = None,
         num_cores: int = 1,
-        most_workers: int | None = None,
+        num_workers: int | None = None,
         patience_s: float = _PATIENCE_S,
     ) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -67,25 +71,24 @@ class RayCrew:
                 "--ray needs Ray; install it with: pip install 'unbraid[cluster]'"
             ) from error
         self._ray: Any = ray
+        _check_reachable(address)
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="error")
+            # What is started for one run alone needs no page to look at.
+            options = {"include_dashboard": False} if address == "local" else {}
+            ray.init(address=address, log_to_driver=False, logging_level="error", **options)
         except Exception as error:  # Ray raises many kinds
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise ClusterError(
-                f"--ray {address}: no cluster can be reached there ({reason}); start one with "
-                "`ray start --head`, and give --ray auto or its HOST:PORT."
-            ) from error
+            raise _unreachable(address, " ".join(str(error).split()).rstrip(".")) from error
         self._setup = setup
         self._num_cores = num_cores
         self._uses_gpus = self._has("GPU") if uses_gpus is None else uses_gpus
-        self._most_workers = most_workers
+        self._num_workers = num_workers
         self._patience_s = patience_s
         self._members: dict[str, _Member] = {}
         self._pending: dict[Any, str] = {}
         self._run = secrets.token_hex(4)
         self._num_started = 0
         self._num_failed_starts = 0
-        self._why_none = ClusterError(
+        self._why_none: UnbraidError = ClusterError(
             f"--ray {address}: the cluster has no room for a worker of {num_cores} cores"
             f"{' and a GPU' if self._uses_gpus else ''}."
         )
@@ -99,8 +102,7 @@ class RayCrew:
 
     def tend(self, num_wanted: int) -> None:
         """Start workers; see ``Crew.tend``."""
-        most = num_wanted if self._most_workers is None else min(num_wanted, self._most_workers)
-        for _ in range(min(most, self._room() - self._num_failed_starts) - len(self._members)):
+        for _ in range(min(num_wanted, self._target()) - len(self._members)):
             self._num_started += 1
             name = f"{self._run}-{self._num_started}"
             device = "cuda" if self._uses_gpus else "cpu"
@@ -127,12 +129,11 @@ class RayCrew:
 
     def close(self) -> None:
         """Stop all workers, and leave the cluster; see ``Crew.close``."""
-        for name in self._pending.values():
-            self._members[name].actor.stop.remote()
-        if self._pending:
-            self._ray.wait(
-                list(self._pending), num_returns=len(self._pending), timeout=_FAREWELL_S
-            )
+        working = [ref for ref, name in self._pending.items() if self._members[name].has_joined]
+        for reference in working:
+            self._members[self._pending[reference]].actor.stop.remote()
+        if working:
+            self._ray.wait(working, num_returns=len(working), timeout=_FAREWELL_S)
         self._ray.shutdown()
         self._members.clear()
         self._pending.clear()
@@ -143,33 +144,40 @@ class RayCrew:
         try:
             message = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            return self._bury(name, member, " ".join(str(error).split()))
+            return self._bury(name, member, ClusterError(" ".join(str(error).split())))
         self._last_sign_s = time.monotonic()
         if isinstance(message, UnbraidError):
-            self._why_none = message  # type: ignore[assignment]
-            return self._bury(name, member, str(message))
+            return self._bury(name, member, message)
         if isinstance(message, Outcome):
             return Done(name, message)
         member.has_joined = True
+        self._num_failed_starts = 0
         return Joined(name)
 
-    def _bury(self, name: str, member: _Member, reason: str) -> Lost | None:
+    def _bury(self, name: str, member: _Member, error: UnbraidError) -> Lost | None:
         del self._members[name]
         # It may only be out of reach. Whoever is taken for dead has to be.
         self._ray.kill(member.actor)
         if member.has_joined:
-            return Lost(name, reason)
-        # Its machine may have gone; only what unbraid itself says would come again.
-        self._num_failed_starts += isinstance(self._why_none, UnbraidError)
+            return Lost(name, str(error))
+        # Its place stays empty until another one has shown that starting is possible.
+        self._num_failed_starts += 1
+        self._why_none = error
         return None
 
     def _check_hope(self) -> None:
         """Give up where nobody works and nobody has come for long."""
-        is_hopeless = not self._members and self._num_failed_starts >= max(1, self._room())
         if any(member.has_joined for member in self._members.values()):
             self._last_sign_s = time.monotonic()
-        elif is_hopeless or time.monotonic() - self._last_sign_s > self._patience_s:
+            return
+        is_hopeless = not self._members and self._num_failed_starts and self._target() <= 0
+        if is_hopeless or time.monotonic() - self._last_sign_s > self._patience_s:
             raise self._why_none
+
+    def _target(self) -> int:
+        """How many workers there should be."""
+        wanted = self._room() if self._num_workers is None else self._num_workers
+        return wanted - self._num_failed_starts
 
     def _room(self) -> int:
         """For how many workers there is room on all machines together."""
@@ -184,6 +192,32 @@ class RayCrew:
 
     def _has(self, resource: str) -> bool:
         return self._ray.cluster_resources().get(resource, 0) >= 1
+
+
+def _check_reachable(address: str) -> None:
+    """Ask for a connection; Ray itself goes on asking for a quarter of an hour.
+
+    Raises:
+        ClusterError: If nobody answers there.
+    """
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise _unreachable(address, "its port is no number") from error
+    if port is None:
+        return  # a word that Ray knows, or an address whose port it knows
+    try:
+        socket.create_connection((parts.hostname or "", port), _PATIENCE_WITH_HEAD_S).close()
+    except OSError as error:
+        raise _unreachable(address, error.strerror or str(error)) from error
+
+
+def _unreachable(address: str, reason: str) -> ClusterError:
+    return ClusterError(
+        f"--ray {address}: no cluster can be reached there ({reason}); start one with `ray start "
+        "--head`, and give --ray auto or its HOST:PORT."
+    )
 
 
 class _Actor:

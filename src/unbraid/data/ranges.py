@@ -90,8 +90,7 @@ def connect(address: str, **options: Any) -> tuple[Any, str]:
         store, path = fsspec.url_to_fs(address, **options)
     except (ImportError, ValueError) as error:
         raise MissingExtra(
-            f"{address}: {str(error).rstrip('.')}; for S3 the command is: "
-            "pip install 'unbraid[s3]'"
+            f"{address}: {str(error).rstrip('.')}; for S3 the command is: pip install 'unbraid[s3]'"
         ) from error
     return store, path
 
