@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from unbraid.cluster.manifest import Entry
 from unbraid.cluster.worker import Outcome
@@ -38,6 +38,7 @@ class Lost:
     reason: str
 
 
+@runtime_checkable
 class Crew(Protocol):
     """Workers that each do one recording at a time. No two ever have the same name."""
 

@@ -215,8 +215,11 @@ class Worker:
                         raise ConfigError(f"{address}: {obstacle}")
             result = job.attempt(None, cancel, lambda: _bring(recording))
             assert result is not None, "the folder is this worker's own"
+            # Whoever took this worker for dead is at it, or has finished and taken all claims away.
             if not claim.is_held:
                 return None
+            if (finished := self._finished_there(job, addresses)) is not None:
+                return finished
             stores.write(marker_content(result.record), sidecar)
             for file, address in addresses.items():
                 if cancel.is_set():
