@@ -108,6 +108,8 @@ def main() -> None:
     parser.add_argument("--lost", type=float, default=0.1, help="share of node-hours")
     parser.add_argument("--price", type=float, default=0.10, help="of a node-hour")
     given = parser.parse_args()
+    # Ray's workers give way to all others; beside other work that would be what is measured.
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
     def local(setup: Setup, _: int) -> Crew:
         return LocalCrew(setup, ["cpu"] * given.workers, 1)
