@@ -2,8 +2,9 @@
 
 Recordings of the demo scene go through ``separate-many``: with processes of this machine, with a
 Ray cluster of one node, and from and into a store (``file://``: fetched, claimed, put). A node is
-this machine with one worker for each core. The rate is the sum over its workers of audio per work,
-with decoding, fetching, writing and putting, without the start; the wall has that as well.
+this machine with one worker for each core. The rate as it was is the sum over its workers of audio
+per work, with decoding, fetching, writing and putting, without the start; the wall has that as well.
+The rate undisturbed is what the same processor time gives where no other work is on the cores.
 
 Then it extrapolates: node-hours and, for a price per node-hour that you give, money. That is
 arithmetic on the measured rate, with the assumptions printed beside it.
@@ -81,6 +82,12 @@ def rate_of(summary: Summary) -> float:
     return sum(worker.audio_s / worker.work_s for worker in summary.workers)
 
 
+def undisturbed_rate_of(summary: Summary, num_cores: int) -> float:
+    """The same, if each core did nothing else."""
+    audio_s = sum(worker.audio_s for worker in summary.workers)
+    return num_cores * audio_s / sum(worker.cpu_s for worker in summary.workers)
+
+
 def measure(
     model: str, manifest: str, out: str, open_crew: Callable[[Setup, int], Crew]
 ) -> Summary:
@@ -120,8 +127,11 @@ def main() -> None:
     print(describe_machine())
     load = f"{os.getloadavg()[0]:.1f}"
     print(f"{given.workers} workers; load before the first run, from others: {load}\n")
-    print("| road | audio | wall with start | RTF of a worker | hours of audio per node-hour |")
-    print("|---|---|---|---|---|")
+    print(
+        "| road | audio | wall with start | processor time per second of audio "
+        "| hours of audio per node-hour, as it was | undisturbed |"
+    )
+    print("|---|---|---|---|---|---|")
     rates = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -138,11 +148,12 @@ def main() -> None:
             roads["Ray"] = (here, str(folder / "ray"), ray)
         for road, (manifest, out, crew) in roads.items():
             summary = measure(given.model, manifest, out, crew)
-            rates[road] = rate_of(summary)
-            work_s = sum(worker.work_s for worker in summary.workers)
+            rates[road] = undisturbed_rate_of(summary, given.workers)
+            cpu_s = sum(worker.cpu_s for worker in summary.workers)
             print(
                 f"| {road} | {summary.audio_hours * 60:.1f} min | {summary.wall_s:.1f} s "
-                f"| {work_s / summary.audio_hours / 3600:.3f} | {rates[road]:.1f} |",
+                f"| {cpu_s / summary.audio_hours / 3600:.3f} s | {rate_of(summary):.1f} "
+                f"| {rates[road]:.1f} |",
                 flush=True,
             )
     rate = min(rates.values())
@@ -154,7 +165,7 @@ def main() -> None:
         price_per_node_hour=given.price,
     )
     print(
-        f"\n{HOURS:,} hours at the lowest of these rates, {rate:.1f}, with {given.lost:.0%} of the "
+        f"\n{HOURS:,} hours at the lowest undisturbed rate, {rate:.1f}, with {given.lost:.0%} of the "
         f"node-hours lost: {found.node_hours:,.0f} node-hours, {found.days:.1f} days on {NODES:,} "
         f"nodes, {found.price:,.0f} at {given.price:g} per node-hour."
     )

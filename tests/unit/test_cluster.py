@@ -233,7 +233,9 @@ def test_table_and_summary_say_what_became_of_everything() -> None:
     assert summary.audio_hours == 1.0
     assert [(each.worker, each.rtf) for each in summary.workers] == [("w-1", 0.05)]
     assert json.loads(summary.text)["failed"] == {"/a,b.wav": "no\nsound"}
-    assert table_text(rows).splitlines()[-1] == ('"/a,b.wav",a,failed,0.000,0.100,m,w-2,3,no sound')
+    assert table_text(rows).splitlines()[-1] == (
+        '"/a,b.wav",a,failed,0.000,0.100,0.000,m,w-2,3,no sound'
+    )
     assert len(table_text(rows).splitlines()) == 5
 
 

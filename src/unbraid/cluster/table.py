@@ -17,6 +17,7 @@ _COLUMNS = (
     "status",
     "audio_s",
     "work_s",
+    "cpu_s",
     "machine",
     "worker",
     "num_attempts",
@@ -51,6 +52,7 @@ class WorkerReport:
         num_written: How many recordings it separated.
         audio_s: How long they are.
         work_s: How long that took, with fetching and putting.
+        cpu_s: How much processor time that took.
         rtf: Seconds of work per second of audio; None where it separated nothing.
     """
 
@@ -59,6 +61,7 @@ class WorkerReport:
     num_written: int
     audio_s: float
     work_s: float
+    cpu_s: float
     rtf: float | None
 
 
@@ -136,6 +139,7 @@ def table_text(rows: Iterable[Row | None]) -> str:
                 outcome.status,
                 f"{outcome.audio_s:.3f}",
                 f"{outcome.work_s:.3f}",
+                f"{outcome.cpu_s:.3f}",
                 outcome.machine,
                 row.worker,
                 row.num_attempts,
@@ -154,5 +158,6 @@ def _report(worker: str, outcomes: Sequence[Outcome]) -> WorkerReport:
         len(outcomes),
         audio_s,
         work_s,
+        sum(outcome.cpu_s for outcome in outcomes),
         work_s / audio_s if audio_s else None,
     )

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -65,6 +65,8 @@ class Outcome:
         work_s: How long the worker had it.
         machine: The worker's machine.
         error: Why it failed.
+        cpu_s: Processor time of the worker meanwhile, over its threads. Unlike ``work_s``, other
+            work on the machine adds little to it.
     """
 
     status: Literal["written", "skipped", "failed", "busy"]
@@ -72,6 +74,7 @@ class Outcome:
     work_s: float = 0.0
     machine: str = ""
     error: UnbraidError | None = None
+    cpu_s: float = 0.0
 
 
 def load_for(setup: Setup, device: str | None) -> Separator:
@@ -137,7 +140,7 @@ class Worker:
         """
         if self._num_threads is not None:
             torch.set_num_threads(self._num_threads)  # each thread has a number of its own
-        started_s = time.monotonic()
+        started_s, started_cpu_s = time.monotonic(), time.process_time()
         error: UnbraidError | None = None
         result: FileResult | None = None
         try:
@@ -148,12 +151,16 @@ class Worker:
             error = known
         except Exception as unforeseen:  # one bad recording of millions must not end the run
             error = ClusterError(f"{entry.path}: {type(unforeseen).__name__}: {unforeseen}")
-        work_s = time.monotonic() - started_s
+        spent: dict[str, Any] = {
+            "work_s": time.monotonic() - started_s,
+            "cpu_s": time.process_time() - started_cpu_s,
+            "machine": platform.node(),
+        }
         if error is not None:
-            return Outcome("failed", 0.0, work_s, platform.node(), error)
+            return Outcome("failed", error=error, **spent)
         if result is None:
-            return Outcome("busy", 0.0, work_s, platform.node())
-        return Outcome(result.status, result.duration_s, work_s, platform.node())
+            return Outcome("busy", **spent)
+        return Outcome(result.status, result.duration_s, **spent)
 
     def _attempt(
         self, entry: Entry, dead: Collection[str], cancel: threading.Event
