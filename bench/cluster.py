@@ -3,7 +3,7 @@
 Recordings of the demo scene go through ``separate-many``: with processes of this machine, with a
 Ray cluster of one node, and from and into a store (``file://``: fetched, claimed, put). A node is
 this machine with one worker for each core. The rate as it was is the sum over its workers of audio
-per work, with decoding, fetching, writing and putting, without the start; the wall has that as well.
+per work, with decoding, fetching, writing and putting, without the start, which only the wall has.
 The rate undisturbed is what the same processor time gives where no other work is on the cores.
 
 Then it extrapolates: node-hours and, for a price per node-hour that you give, money. That is
@@ -165,8 +165,8 @@ def main() -> None:
         price_per_node_hour=given.price,
     )
     print(
-        f"\n{HOURS:,} hours at the lowest undisturbed rate, {rate:.1f}, with {given.lost:.0%} of the "
-        f"node-hours lost: {found.node_hours:,.0f} node-hours, {found.days:.1f} days on {NODES:,} "
+        f"\n{HOURS:,} hours at the lowest undisturbed rate, {rate:.1f}, with {given.lost:.0%} of "
+        f"the node-hours lost: {found.node_hours:,.0f} node-hours, {found.days:.1f} days on {NODES:,} "
         f"nodes, {found.price:,.0f} at {given.price:g} per node-hour."
     )
 
