@@ -166,8 +166,8 @@ def main() -> None:
     )
     print(
         f"\n{HOURS:,} hours at the lowest undisturbed rate, {rate:.1f}, with {given.lost:.0%} of "
-        f"the node-hours lost: {found.node_hours:,.0f} node-hours, {found.days:.1f} days on {NODES:,} "
-        f"nodes, {found.price:,.0f} at {given.price:g} per node-hour."
+        f"the node-hours lost: {found.node_hours:,.0f} node-hours, {found.days:.1f} days on "
+        f"{NODES:,} nodes, {found.price:,.0f} at {given.price:g} per node-hour."
     )
 
 
