@@ -45,6 +45,7 @@ bench: $(VENV)/.developing
 	$(BIN)/python bench/presence.py
 	$(BIN)/python bench/discover.py --manifest $(MANIFEST)
 	$(BIN)/python bench/discover.py --manifest $(MANIFEST) --recordings 8
+	$(BIN)/python bench/cluster.py
 	$(BIN)/python bench/teaching.py
 	$(BIN)/python bench/slots.py --manifest $(MANIFEST)
 
@@ -55,7 +56,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.developing: $(VENV)/.installed
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,augment,export,eval,pesq,hdf5,map,lora]' --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,augment,export,eval,pesq,hdf5,map,lora,cluster]' --group dev
 	touch $@
 
 clean:

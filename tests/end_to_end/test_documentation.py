@@ -54,11 +54,14 @@ def test_the_flags_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("command-line", "prompts", "teaching", "finetuning", "adapting")
     guides = [f"docs/{name}.md" for name in names]
     text = "".join((ROOT / guide).read_text() for guide in guides)
+    # Further on, it shows flags of other programs.
+    text += (ROOT / "docs/cluster.md").read_text().partition("## A cluster")[0]
     named = set(re.findall(r"--[a-z][a-z0-9]+", text))
     commands = [
         "", "separate", "discover", "train", "demo", "export", "models list", "models import",
         "evaluate", "compare", "data list", "data prepare", "data pack", "models download",
-        "models verify", "models remove", "teach", "finetune", "adapt", "models convert", "models inspect",
+        "models verify", "models remove", "separate-many", "teach", "finetune", "adapt",
+        "models convert", "models inspect",
         "prompts list", "prompts show", "prompts install", "prompts remove", "prompts map",
     ]  # fmt: skip
     pages = [unbraid(*command.split(), "--help").stdout for command in commands]

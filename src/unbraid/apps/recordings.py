@@ -8,10 +8,27 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from unbraid.apps.sidecar import SIDECAR, read_sidecar
 from unbraid.audio.decode import MEDIA_EXTENSIONS
 from unbraid.errors import AudioError, ConfigError
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The file in a store that a recording is a copy of.
+
+    Attributes:
+        address: Where it is, such as ``s3://bucket/speech.wav``.
+        num_bytes: Its size.
+        modified_ns: When it was last changed, in nanoseconds since 1970; 0 where the store does
+            not say.
+    """
+
+    address: str
+    num_bytes: int
+    modified_ns: int
 
 
 @dataclass(frozen=True)
@@ -22,10 +39,31 @@ class RecordingFile:
         path: Where it is.
         track: What its results are called: the file's name without its extension, below the
             sub-folders in which it was found.
+        origin: What it is a copy of; None where the file itself is meant.
     """
 
     path: Path
     track: PurePath
+    origin: Origin | None = None
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What tells this recording, as it is now, from others; it goes into the sidecar.
+
+        Without a size where there is no such file: opening it will say what is wrong.
+        """
+        if self.origin is not None:
+            return {
+                "path": self.origin.address,
+                "num_bytes": self.origin.num_bytes,
+                "modified_ns": self.origin.modified_ns,
+            }
+        path = str(self.path.absolute())
+        try:
+            stat = self.path.stat()
+        except (OSError, ValueError):
+            return {"path": path}
+        return {"path": path, "num_bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
 
 
 @dataclass(frozen=True)
@@ -226,7 +264,7 @@ def _distinct_tracks(
     while True:
         groups: dict[str, list[_Found]] = {}
         for entry, rank in ranks.items():
-            groups.setdefault(_same_for_all_systems(place_of(entry.names[rank])), []).append(entry)
+            groups.setdefault(same_for_all_systems(place_of(entry.names[rank])), []).append(entry)
         crowded = [group for group in groups.values() if len(group) > 1]
         if not crowded:
             return {entry: entry.names[rank] for entry, rank in ranks.items()}
@@ -244,6 +282,6 @@ def _distinct_tracks(
                     ranks[entry] += 1
 
 
-def _same_for_all_systems(path: Path) -> str:
+def same_for_all_systems(path: Path) -> str:
     """Some file systems take upper and lower case, or two spellings of an accent, for one."""
     return unicodedata.normalize("NFC", str(path)).casefold()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
@@ -24,7 +24,7 @@ from unbraid.apps.meters import Meter, ratio_db
 from unbraid.apps.presence_file import presence_report, presence_table
 from unbraid.apps.recordings import RecordingFile
 from unbraid.apps.separator import Separator
-from unbraid.apps.sidecar import SIDECAR, read_sidecar, sidecar_content
+from unbraid.apps.sidecar import SIDECAR, marker_content, read_sidecar, sidecar_content
 from unbraid.apps.stem_files import StemFiles
 from unbraid.apps.whole_files import (
     make_folder,
@@ -258,12 +258,21 @@ class FileJob:
             for name in names
             if name in options.remux or ALL_STEMS in options.remux
         }
-        _check_distinct(self._results)
+        _check_distinct(self.results)
 
     def attempt(
-        self, progress: ProgressCallback | None, cancel: threading.Event
+        self,
+        progress: ProgressCallback | None,
+        cancel: threading.Event,
+        fetch: Callable[[], None] | None = None,
     ) -> FileResult | None:
         """Separate the recording, unless that is done already.
+
+        Args:
+            progress: Called now and then; may raise ``Cancelled``.
+            cancel: Set it, from any thread, to stop.
+            fetch: Called before the recording is read, when it is clear that this process
+                separates it. For copies (``RecordingFile.origin``) that are not here yet.
 
         Returns:
             What became of it; None if another process is at it just now.
@@ -282,6 +291,8 @@ class FileJob:
             # Another process may just have finished it.
             if (finished := self._finished(request)) is not None:
                 return finished
+            if fetch is not None:
+                fetch()
             source = probe(self._recording.path, self._options.track)
             self._check_possible(source)
             record = self._run(workplace.folder, source, request, progress, cancel)
@@ -299,7 +310,7 @@ class FileJob:
         return self._result("written", record)
 
     @property
-    def _results(self) -> list[Path]:
+    def results(self) -> list[Path]:
         """Every file that this job makes, the sidecar last."""
         return [*self._stems.values(), self._presence, *self._videos.values(), self._sidecar]
 
@@ -321,12 +332,6 @@ class FileJob:
 
     def _request(self) -> dict[str, Any]:
         """What decides whether results would come out the same; it goes into the sidecar."""
-        path = self._recording.path
-        try:
-            stat = path.stat()
-            source = {"num_bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
-        except (OSError, ValueError):
-            source = {}  # opening the file will say what is wrong with it
         options = self._options
         return {
             "model": {"name": options.model_name, "digest": options.model_digest},
@@ -336,7 +341,7 @@ class FileJob:
                 for name, digest in self._separator.prompt_digests.items()
                 if name in self._prompts
             },
-            "source": {"path": str(path.absolute()), **source},
+            "source": self._recording.source,
             "options": {
                 **asdict(options.audio_format),
                 "residual": options.has_residual,
@@ -351,8 +356,34 @@ class FileJob:
 
     def _finished(self, request: Mapping[str, Any]) -> FileResult | None:
         """The result, if the sidecar answers this very request and everything is there."""
-        known = {"taught": {}} | read_sidecar(self._sidecar)  # as before there were any
-        is_finished = (
+        known = read_sidecar(self._sidecar)
+        is_finished = self._is_answered(request, known) and all(
+            file.is_file() for file in self.results
+        )
+        return self._result("skipped", known) if is_finished else None
+
+    def is_answered_by(self, record: Mapping[str, Any]) -> bool:
+        """Whether a sidecar with this record says that there is nothing left to do."""
+        return self._is_answered(self._request(), record)
+
+    def obstacle(self, record: Mapping[str, Any]) -> str | None:
+        """Why a result may not be put where a file is, if a sidecar with this record is there."""
+        former = record.get("source", {}).get("path")
+        if self._options.overwrite or former == self._recording.source["path"]:
+            return None
+        if former is None:
+            return (
+                "is there already and does not come from a finished separation; "
+                "choose another --out or replace it with --overwrite."
+            )
+        return (
+            f"belongs to another recording ({former}); "
+            "choose another --out or replace it with --overwrite."
+        )
+
+    def _is_answered(self, request: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+        known = {"taught": {}} | dict(record)  # as before there were any
+        return (
             not self._options.overwrite
             and "num_bytes" in request["source"]
             # A recording that was moved is still the same recording.
@@ -363,9 +394,7 @@ class FileJob:
             )
             # A sidecar without stems marks results on their way to their places.
             and "stems" in known
-            and all(file.is_file() for file in self._results)
         )
-        return self._result("skipped", known) if is_finished else None
 
     def _check_possible(self, source: AudioInfo) -> None:
         """Refuse what cannot end well before the work begins.
@@ -380,27 +409,18 @@ class FileJob:
                 f"{self._recording.path}: has no pictures to put a stem under; leave --remux out."
             )
         path = self._recording.path
-        former = read_sidecar(self._sidecar).get("source", {}).get("path")
-        for file in self._results:
+        former = read_sidecar(self._sidecar)
+        for file in self.results:
             if not os.path.lexists(file):
                 continue
             if file.exists() and file.samefile(path):
-                problem = "a stem would replace the recording; choose another --out."
+                problem: str | None = "a stem would replace the recording; choose another --out."
             elif file.is_dir():
                 problem = "a folder is in the way; choose another --out."
-            elif self._options.overwrite or former == str(path.absolute()):
-                continue
-            elif former is None:
-                problem = (
-                    "is there already and does not come from a finished separation; "
-                    "choose another --out or replace it with --overwrite."
-                )
             else:
-                problem = (
-                    f"belongs to another recording ({former}); "
-                    "choose another --out or replace it with --overwrite."
-                )
-            raise ConfigError(f"{file}: {problem}")
+                problem = self.obstacle(former)
+            if problem is not None:
+                raise ConfigError(f"{file}: {problem}")
 
     def _run(
         self,
@@ -413,7 +433,7 @@ class FileJob:
         """Make everything in ``folder``, then let it appear where it belongs."""
         try:
             # A place that cannot be written shows now, not after the work.
-            for file in self._results:
+            for file in self.results:
                 self.new_folders += make_folder(file.parent)
                 _check_writable(file)
             record, made = self._make(folder, source, request, progress, cancel)
@@ -524,9 +544,9 @@ class FileJob:
         is there, the recording counts as unfinished, and what lies there as its own.
         """
         marker, sidecar = folder / "marker", folder / f"{SIDECAR}.json"
-        write_whole(marker, sidecar_content({key: record[key] for key in ("unbraid", "source")}))
+        write_whole(marker, marker_content(record))
         write_whole(sidecar, sidecar_content(record))
-        for file in self._results:
+        for file in self.results:
             # Somebody who failed may have removed an empty folder that we wanted to use.
             self.new_folders += make_folder(file.parent)
         aside = folder / "former"
@@ -534,7 +554,7 @@ class FileJob:
         former = self._sidecar.read_bytes() if self._sidecar.is_file() else None
         rename(marker, self._sidecar)
         try:
-            moves = list(zip(made, self._results[:-1], strict=True))
+            moves = list(zip(made, self.results[:-1], strict=True))
             replace_together(moves, (sidecar, self._sidecar), aside)
         except BaseException:
             if former is None:

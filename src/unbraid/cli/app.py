@@ -26,6 +26,7 @@ from unbraid.cli.finetune import finetune
 from unbraid.cli.models import models
 from unbraid.cli.prompts import prompts
 from unbraid.cli.separate import separate
+from unbraid.cli.separate_many import separate_many
 from unbraid.cli.teach import teach
 from unbraid.cli.train import train
 from unbraid.heap import share_heap
@@ -34,7 +35,8 @@ _EPILOG = (
     "Exit codes: 0 all went well; 2 a flag, setting or config file makes no sense; 3 unknown or "
     "missing prompt; 4 a file cannot be read or written; 5 a model is missing, damaged or "
     "foreign; 6 training data or a corpus is incomplete; 7 an optional package is not installed; 8 "
-    "a download failed; 9 a training run cannot go on; 130 interrupted. Of several "
+    "a download failed; 9 a training run cannot go on; "
+    "10 a cluster cannot be reached or a worker was lost; 130 interrupted. Of several "
     "files that fail, the first one gives the code."
 )
 
@@ -51,6 +53,7 @@ app = typer.Typer(
 )
 app.command()(separate)
 app.command()(discover)
+app.command()(separate_many)
 app.add_typer(models, name="models")
 app.add_typer(prompts, name="prompts")
 app.command()(teach)

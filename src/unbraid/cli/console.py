@@ -77,6 +77,17 @@ def print_rows(rows: Mapping[str, str]) -> None:
         print(f"{label + ':':13}{value}")
 
 
+def duration_in_words(seconds: float) -> str:
+    """A duration in the units that suit it.
+
+    >>> duration_in_words(7.25), duration_in_words(200), duration_in_words(9000)
+    ('7.2 s', '3.3 min', '2.50 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
+
+
 class Bar:
     """Progress bars on stderr, one per task; they step aside while something is printed.
 

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unbraid.cli.console import Bar, one_line, print_error, print_warning, reports_errors
+from unbraid.cli import separation_flags as flags
+from unbraid.cli.console import (
+    Bar,
+    duration_in_words,
+    one_line,
+    print_error,
+    print_warning,
+    reports_errors,
+)
 
 if TYPE_CHECKING:
     from unbraid.apps.batch import BatchResult
     from unbraid.apps.separate_files import FileResult
-    from unbraid.audio import FormatChoice
     from unbraid.types import Progress
 
-_DEFAULT_PROMPTS = "speech,sfx-mix,music-mix"
-# The same as audio.DEFAULT_TEMPLATE, which cannot be imported here: it pulls in torch.
-_DEFAULT_TEMPLATE = "{model}/{track}/{stem}.{ext}"
-_OF_THE_MODEL = "as the model was made for"
-_RESIDUAL = "residual"
 # From this score on, a sound counts as there.
 _THERE = 0.5
-# The same as in separation.settings, which pulls in torch, too.
-_DEFAULT_CONSISTENCY = "off"
 
 
 @reports_errors
@@ -35,17 +35,7 @@ def separate(
             metavar="FILE", help="Recordings, folders of recordings, or patterns like '*.wav'."
         ),
     ],
-    prompts: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--prompts",
-            "-p",
-            metavar="NAMES",
-            help="What to separate into: names, or prompt files, with commas between them; may be "
-            "repeated, and equal names are allowed.",
-            show_default=_DEFAULT_PROMPTS,
-        ),
-    ] = None,
+    prompts: flags.Prompts = None,
     query: Annotated[
         list[Path] | None,
         typer.Option(
@@ -55,10 +45,7 @@ def separate(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", help="A model's name, its folder, or hf:owner/name."),
-    ] = "mini",
+    model: flags.Model = "mini",
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Where the stems go.")
     ] = Path("separated"),
@@ -73,91 +60,31 @@ def separate(
             help="How many recordings to work on at a time; at least one on each device.",
         ),
     ] = 1,
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            "-d",
-            help="auto, cpu, cuda, cuda:1, or mps; several with commas between them.",
-        ),
-    ] = "auto",
+    device: flags.Device = "auto",
     track: Annotated[
         int | None,
         typer.Option(
             help="Which audio track of the file, counted from 1.", show_default="the file's default"
         ),
     ] = None,
-    segment: Annotated[
-        float | None,
-        typer.Option(help="Length of a chunk in seconds.", show_default=_OF_THE_MODEL),
-    ] = None,
-    overlap: Annotated[
-        float | None,
-        typer.Option(help="Overlap of neighbouring chunks in seconds.", show_default=_OF_THE_MODEL),
-    ] = None,
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="What the network computes with: float32, bfloat16 (faster, a little less "
-            "exact), or auto (bfloat16 on GPUs made for it).",
-        ),
-    ] = "auto",
-    stereo: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WAY",
-            help="How channels are put together: channels, mid-side, shared or wiener.",
-            show_default=_OF_THE_MODEL,
-        ),
-    ] = None,
-    gate: Annotated[
-        bool, typer.Option("--gate", help="Make a stem silent where its sound is absent.")
-    ] = False,
-    consistency: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WAY",
-            help="How the stems add up to the mixture: off, residual (what is left over becomes "
-            "a stem) or project (it is shared out among the stems).",
-            show_default=_DEFAULT_CONSISTENCY,
-        ),
-    ] = None,
-    residual: Annotated[
-        bool, typer.Option("--residual", help="Short for --consistency residual.")
-    ] = False,
-    peak: Annotated[
-        float | None,
-        typer.Option(
-            metavar="DBFS",
-            help="Bring the highest peak of all stems to this level, with one gain for all.",
-            show_default="levels are left alone",
-        ),
-    ] = None,
-    wav: Annotated[bool, typer.Option("--wav", help="Write WAV (this is the default).")] = False,
-    flac: Annotated[bool, typer.Option("--flac", help="Write FLAC.")] = False,
-    ogg: Annotated[bool, typer.Option("--ogg", help="Write Ogg Vorbis.")] = False,
-    opus: Annotated[bool, typer.Option("--opus", help="Write Opus.")] = False,
-    mp3: Annotated[bool, typer.Option("--mp3", help="Write mp3.")] = False,
-    m4a: Annotated[bool, typer.Option("--m4a", help="Write AAC in m4a.")] = False,
-    int16: Annotated[
-        bool, typer.Option("--int16", help="16 bits instead of the recording's own depth.")
-    ] = False,
-    int24: Annotated[
-        bool, typer.Option("--int24", help="24 bits instead of the recording's own depth.")
-    ] = False,
-    float32: Annotated[
-        bool, typer.Option("--float32", help="32-bit float, which never clips (WAV only).")
-    ] = False,
-    bitrate: Annotated[
-        int | None,
-        typer.Option(
-            "--bitrate",
-            "--mp3-bitrate",
-            metavar="KBPS",
-            help="kbit/s of ogg, opus, mp3 and m4a, over all channels.",
-            show_default="320 for mp3, 128 per channel for the others",
-        ),
-    ] = None,
+    segment: flags.Segment = None,
+    overlap: flags.Overlap = None,
+    precision: flags.Precision = "auto",
+    stereo: flags.Stereo = None,
+    gate: flags.Gate = False,
+    consistency: flags.Consistency = None,
+    residual: flags.Residual = False,
+    peak: flags.Peak = None,
+    wav: flags.Wav = False,
+    flac: flags.Flac = False,
+    ogg: flags.Ogg = False,
+    opus: flags.Opus = False,
+    mp3: flags.Mp3 = False,
+    m4a: flags.M4a = False,
+    int16: flags.Int16 = False,
+    int24: flags.Int24 = False,
+    float32: flags.Float32 = False,
+    bitrate: flags.Bitrate = None,
     remux: Annotated[
         list[str] | None,
         typer.Option(
@@ -167,18 +94,12 @@ def separate(
             show_default=False,
         ),
     ] = None,
-    filename: Annotated[
-        str, typer.Option(metavar="TEMPLATE", help="How stems are named below --out.")
-    ] = _DEFAULT_TEMPLATE,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Separate again what is finished already.")
-    ] = False,
+    filename: flags.Filename = flags.DEFAULT_TEMPLATE,
+    overwrite: flags.Overwrite = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what happens as JSON, one object per line.")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print errors only (and the JSON, if asked for).")
-    ] = False,
+    quiet: flags.Quiet = False,
 ) -> None:
     """Separate recordings into the sources you name.
 
@@ -194,41 +115,20 @@ def separate(
     from unbraid.checkpoints import find_prompts, model_info
     from unbraid.cli.devices import parse_devices
     from unbraid.cli.json_lines import JsonLines
-    from unbraid.errors import ConfigError
-    from unbraid.separation.settings import SeparationConfig
-    from unbraid.types import Precision, StereoMode
 
-    audio_format = _format_choice(
+    audio_format = flags.format_choice(
         {"wav": wav, "flac": flac, "ogg": ogg, "opus": opus, "mp3": mp3, "m4a": m4a},
         {"int16": int16, "int24": int24, "float32": float32},
         bitrate,
     )
-    _check_choice("--stereo", stereo, get_args(StereoMode))
-    _check_choice("--precision", precision, ("auto", *get_args(Precision)))
-    _check_choice("--consistency", consistency, ("off", _RESIDUAL, "project"))
-    if residual:
-        if consistency not in (None, _RESIDUAL):
-            raise ConfigError(
-                f"--residual and --consistency {consistency} exclude each other; choose one."
-            )
-        consistency = _RESIDUAL
-    has_residual = consistency == _RESIDUAL
-    wishes: dict[str, Any] = {
-        "segment_s": segment,
-        "overlap_s": overlap,
-        "stereo": stereo,
-        "precision": precision,
-        # The residual is a stem of its own; the others are not touched for its sake.
-        "consistency": None if has_residual else consistency,
-    }
-    config = SeparationConfig(
-        gate=gate, **{name: value for name, value in wishes.items() if value is not None}
+    config, has_residual = flags.separation_config(
+        segment, overlap, precision, stereo, gate, consistency, residual
     )
     devices = parse_devices(device)
     info = model_info(model)
-    wanted = split_names(prompts or [] if query or prompts is not None else [_DEFAULT_PROMPTS])
+    wanted = split_names(prompts or [] if query or prompts is not None else [flags.DEFAULT_PROMPTS])
     asked = find_prompts(info.path, wanted)
-    clips = name_queries(query or [], (*info.prompts, *asked.names, _RESIDUAL))
+    clips = name_queries(query or [], (*info.prompts, *asked.names, flags.RESIDUAL))
     queries = {name: [clip] for name, clip in clips.items()}
     added = [stored.path for stored in asked.taught.values()]
     separators = [
@@ -295,40 +195,6 @@ def split_names(values: Sequence[str]) -> list[str]:
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
-def _check_choice(flag: str, value: str | None, choices: Sequence[str]) -> None:
-    from unbraid.errors import ConfigError
-
-    if value is not None and value not in choices:
-        raise ConfigError(f"{flag} {value}: unknown; choose one of {', '.join(choices)}.")
-
-
-def _format_choice(
-    containers: Mapping[str, bool], depths: Mapping[str, bool], bitrate_kbps: int | None
-) -> FormatChoice:
-    from unbraid.audio import FormatChoice
-
-    wishes: dict[str, Any] = {
-        "container": _only(containers),
-        "depth": _only(depths),
-        "bitrate_kbps": bitrate_kbps,
-    }
-    return FormatChoice(**{name: value for name, value in wishes.items() if value is not None})
-
-
-def _only(flags: Mapping[str, bool]) -> str | None:
-    """The name of the one flag that was given, if any.
-
-    Raises:
-        ConfigError: If two were given.
-    """
-    from unbraid.errors import ConfigError
-
-    given = [name for name, is_given in flags.items() if is_given]
-    if len(given) > 1:
-        raise ConfigError(f"--{given[0]} and --{given[1]} exclude each other; choose one.")
-    return given[0] if given else None
-
-
 def _show(result: FileResult, *, is_quiet: bool, is_json: bool) -> None:
     if result.error is not None:
         print_error(result.error)
@@ -368,17 +234,6 @@ def _summary(batch: BatchResult) -> str:
     if audio_s == 0:
         return f"{counts}."
     return (
-        f"{counts}; {_duration(audio_s)} of audio in {_duration(wall_s)}, "
+        f"{counts}; {duration_in_words(audio_s)} of audio in {duration_in_words(wall_s)}, "
         f"{audio_s / wall_s:.1f} times real time."
     )
-
-
-def _duration(seconds: float) -> str:
-    """A duration in the units that suit it.
-
-    >>> _duration(7.25), _duration(200), _duration(9000)
-    ('7.2 s', '3.3 min', '2.50 h')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"

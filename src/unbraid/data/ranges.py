@@ -20,7 +20,7 @@ _BLOCK_BYTES = 2**17
 _MOST_BLOCKS = 256
 
 #: What fsspec calls the memory and the disk.
-_NOT_AFAR = ("file", "memory")
+NOT_AFAR = ("file", "memory")
 
 
 @runtime_checkable
@@ -65,13 +65,34 @@ def open_ranges(where: str, base: Path) -> Ranges:
     scheme = urlsplit(where).scheme
     if "://" not in where:
         return DiskRanges(base / Path(where).expanduser())
-    if switch := offline_switch() if scheme != "memory" else "":
+    if switch := offline_switch() if scheme not in NOT_AFAR else "":
         raise DataError(
             f"{where}: {switch} forbids the network; unset it, or copy the shards here."
         )
     if scheme in ("http", "https"):
         return WebRanges(where)
     return StoreRanges(where)
+
+
+def connect(address: str, **options: Any) -> tuple[Any, str]:
+    """A store that fsspec knows, and what it calls the file or folder at an address.
+
+    Args:
+        address: Such as ``s3://bucket/folder``.
+        options: What the store is opened with.
+
+    Raises:
+        MissingExtra: If a package is missing that knows such an address.
+    """
+    try:
+        import fsspec
+
+        store, path = fsspec.url_to_fs(address, **options)
+    except (ImportError, ValueError) as error:
+        raise MissingExtra(
+            f"{address}: {str(error).rstrip('.')}; for S3 the command is: pip install 'unbraid[s3]'"
+        ) from error
+    return store, path
 
 
 class DiskRanges:
@@ -244,13 +265,5 @@ class StoreRanges:
             raise DownloadError(f"{path}: cannot be fetched ({error}).") from error
 
     def _connect(self) -> None:
-        try:
-            import fsspec
-
-            self._store: Any = fsspec.url_to_fs(self._address, skip_instance_cache=True)[0]
-        except (ImportError, ValueError) as error:
-            raise MissingExtra(
-                f"{self._address}: {str(error).rstrip('.')}; for S3 the command is: "
-                "pip install 'unbraid[s3]'"
-            ) from error
+        self._store = connect(self._address, skip_instance_cache=True)[0]
         self._owner = os.getpid()
