@@ -12,6 +12,7 @@
     ├── MissingExtra            7   an optional dependency that is not installed
     ├── DownloadError           8   a file that cannot be fetched, or is not what was promised
     ├── TrainingError           9   a training run that cannot go on as it is
+    ├── ServiceError            10  a server that turns a request away, or gives no answer
     └── Cancelled               130 the caller's progress callback, or Ctrl-C, asked to stop
         └── Terminated          143 another program asked the process to end
 
@@ -79,6 +80,12 @@ class TrainingError(UnbraidError):
     """A training run that cannot go on: a loss that is no number, a full disk, a lost process."""
 
     exit_code = 9
+
+
+class ServiceError(UnbraidError):
+    """A server of ours that turns a request away, gives no answer, or knows no such job."""
+
+    exit_code = 10
 
 
 class Cancelled(UnbraidError):

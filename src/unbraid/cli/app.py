@@ -25,6 +25,7 @@ from unbraid.cli.finetune import finetune
 from unbraid.cli.models import models
 from unbraid.cli.prompts import prompts
 from unbraid.cli.separate import separate
+from unbraid.cli.serve import serve
 from unbraid.cli.teach import teach
 from unbraid.cli.train import train
 from unbraid.heap import share_heap
@@ -59,6 +60,7 @@ app.command()(compare)
 app.add_typer(data, name="data")
 app.command()(export)
 app.command()(train)
+app.command()(serve)
 app.command()(demo)
 
 

@@ -203,9 +203,9 @@ def separate(
         {"int16": int16, "int24": int24, "float32": float32},
         bitrate,
     )
-    _check_choice("--stereo", stereo, get_args(StereoMode))
-    _check_choice("--precision", precision, ("auto", *get_args(Precision)))
-    _check_choice("--consistency", consistency, ("off", _RESIDUAL, "project"))
+    check_choice("--stereo", stereo, get_args(StereoMode))
+    check_choice("--precision", precision, ("auto", *get_args(Precision)))
+    check_choice("--consistency", consistency, ("off", _RESIDUAL, "project"))
     if residual:
         if consistency not in (None, _RESIDUAL):
             raise ConfigError(
@@ -295,7 +295,12 @@ def split_names(values: Sequence[str]) -> list[str]:
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
-def _check_choice(flag: str, value: str | None, choices: Sequence[str]) -> None:
+def check_choice(flag: str, value: str | None, choices: Sequence[str]) -> None:
+    """Refuse a value that is none of the choices; None is what was left out.
+
+    Raises:
+        ConfigError: Naming the choices.
+    """
     from unbraid.errors import ConfigError
 
     if value is not None and value not in choices:
