@@ -124,5 +124,7 @@ def test_a_batch_of_different_prompts_gives_what_each_row_gives_alone(
     prompts = torch.tensor([[0, 2], [2, 0], [1, 1], [0, 3]])
     with torch.inference_mode():
         together = tiny_model(rows, prompts)
-        alone = [tiny_model(row[None], each[None])[0] for row, each in zip(rows, prompts)]
+        alone = [
+            tiny_model(row[None], each[None])[0] for row, each in zip(rows, prompts, strict=True)
+        ]
     torch.testing.assert_close(together, torch.stack(alone), atol=1e-5, rtol=1e-4)

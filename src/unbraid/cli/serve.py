@@ -150,9 +150,7 @@ def serve(
     info = model_info(model)
     asked = find_prompts(info.path, split_names(prompts or []))
     added = [stored.path for stored in asked.taught.values()]
-    separators = [
-        load_separator(info.path, config, device=name, prompts=added) for name in devices
-    ]
+    separators = [load_separator(info.path, config, device=name, prompts=added) for name in devices]
     first = separators[0]
     name = info.name.removeprefix("hf:")
     offer = Offer(name, info.digest, first.prompts, first.sample_rate, limits)

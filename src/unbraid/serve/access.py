@@ -40,8 +40,11 @@ def check_token(host: str, token: str | None) -> None:
                 "into a file and name it with --token-file, or into UNBRAID_TOKEN. "
                 "`openssl rand -hex 32` makes one."
             )
-    elif len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or (
-        " " in token
+    elif (
+        len(token) < _SHORTEST_TOKEN
+        or not token.isascii()
+        or not token.isprintable()
+        or (" " in token)
     ):
         raise ConfigError(
             f"the token must have at least {_SHORTEST_TOKEN} characters, plain ASCII without "

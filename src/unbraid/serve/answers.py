@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from unbraid.audio.formats import Container
 from unbraid.serve.book import Standing
-from unbraid.serve.jobs import Container, Failure, Limits, Offer, State
+from unbraid.serve.jobs import Failure, Limits, Offer, State
 
 _JOB = "6f1d0c9b8a7e4f3d92c5b1a0e8f7d6c4"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
@@ -39,7 +38,8 @@ from unbraid.serve.spool import Spool
 from unbraid.serve.uploads import Form, check_length, drain, keep, received
 
 _DESCRIPTION = """\
-Send a recording and the names of what to separate it into; ask how far the work is; fetch the stems.
+Send a recording and the names of what to separate it into; ask how far the work is; fetch the
+stems.
 
 Recordings are uploaded. Addresses of other servers and paths on this one are never taken.
 """

@@ -7,6 +7,10 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _BLOCK_BYTES = 2**18
 #: Every zip says a date; it must not tell when a job was done on whose clock.
@@ -23,10 +27,9 @@ class _Pipe(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, content: object) -> int:
-        content = bytes(content)  # type: ignore[call-overload]
-        self._written += content
-        return len(content)
+    def write(self, content: ReadableBuffer) -> int:
+        self._written += memoryview(content)
+        return memoryview(content).nbytes
 
     def emptied(self) -> bytes:
         """All of it."""

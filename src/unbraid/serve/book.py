@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,8 +36,13 @@ class _Entry:
     done_s: float = 0.0
     stop: threading.Event = field(default_factory=threading.Event)
     is_cancelled: bool = False
-    #: What its files take on the disk.
-    num_bytes: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """What its files take on the disk, or may come to take."""
+        if self.job.is_finished:
+            return sum(stem.num_bytes for stem in self.job.stems)
+        return self.job.most_bytes
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class JobBook:
         if not job.is_finished:
             job = replace(job, state="queued", started=None)
             self._queue.append(job.id)
-        self._entries[job.id] = _Entry(job, num_bytes=_bytes_below(self._spool.folder / job.id))
+        self._entries[job.id] = _Entry(job)
 
     @property
     def is_closed(self) -> bool:
@@ -130,14 +135,8 @@ class JobBook:
                 f"{self._limits.queued_jobs} jobs are waiting already; try again later.",
                 self._retry_after_s(),
             )
-        if sum(entry.num_bytes for entry in self._entries.values()) >= self._limits.disk_bytes:
-            raise Refusal(
-                429,
-                "DiskFull",
-                "the room for uploads and stems is used up; fetch yours and delete the jobs, or "
-                "try again later.",
-                _LONGEST_RETRY_S,
-            )
+        if self._num_bytes >= self._limits.disk_bytes:
+            raise _no_room()
 
     def _retry_after_s(self) -> int:
         """When a place in the queue should be free: after as long as a job takes."""
@@ -149,13 +148,23 @@ class JobBook:
 
         Raises:
             AudioError: If the disk does not take it.
-            Refusal: 503 if the server has begun to stop meanwhile.
+            Refusal: 503 if the server has begun to stop meanwhile; 429 if there is no room on
+                the disk for its stems, 413 if there never will be.
         """
         with self._changed:
             if self._is_closed:
                 self._check_room()
+            if job.most_bytes > self._limits.disk_bytes:
+                raise Refusal(
+                    413,
+                    "TooLarge",
+                    f"the stems could take {job.most_bytes} bytes; {self._limits.disk_bytes} are "
+                    "there for all. Ask for fewer, or send the recording in pieces.",
+                )
+            if self._num_bytes + job.most_bytes > self._limits.disk_bytes:
+                raise _no_room()
             self._spool.place(job, recording)
-            self._entries[job.id] = _Entry(job, num_bytes=job.num_bytes)
+            self._entries[job.id] = _Entry(job)
             self._queue.append(job.id)
             self._metrics.accepted(job)
             self._measure()
@@ -286,8 +295,6 @@ class JobBook:
             self._spool.note(entry.job)
         except AudioError as error:  # the next server will do it again, this one knows
             log.error("a job could not be written down: %s", error)
-        if entry.job.is_finished:
-            entry.num_bytes = sum(stem.num_bytes for stem in entry.job.stems)
         self._measure()
         self._changed.notify_all()
 
@@ -312,6 +319,10 @@ class JobBook:
                     entry.stop.set()
 
     @property
+    def _num_bytes(self) -> int:
+        return sum(entry.num_bytes for entry in self._entries.values())
+
+    @property
     def _num_running(self) -> int:
         return sum(entry.job.state == "running" for entry in self._entries.values())
 
@@ -319,10 +330,15 @@ class JobBook:
         self._metrics.measured(
             num_queued=len(self._queue),
             num_running=self._num_running,
-            num_bytes=sum(entry.num_bytes for entry in self._entries.values()),
+            num_bytes=self._num_bytes,
         )
 
 
-def _bytes_below(folder: Path) -> int:
-    files: Sequence[Path] = [path for path in folder.rglob("*") if path.is_file()]
-    return sum(path.stat().st_size for path in files)
+def _no_room() -> Refusal:
+    return Refusal(
+        429,
+        "DiskFull",
+        "the room for uploads and stems is used up; fetch yours and delete the jobs, or try again "
+        "later.",
+        _LONGEST_RETRY_S,
+    )

@@ -118,7 +118,7 @@ class Client:
             try:
                 return _status(self._uploaded(path, fields))
             except ServiceError as error:
-                wait_s = getattr(error, "retry_after_s", None)
+                wait_s = error.retry_after_s if isinstance(error, _Full) else None
                 if wait_s is None or time.monotonic() + wait_s > ends:
                     raise
                 time.sleep(wait_s)
@@ -198,7 +198,9 @@ class Client:
         files = {}
         for stem in status.answer["stems"]:
             # A server is not trusted with the names of our files.
-            name = "".join(each if each.isalnum() or each in "-_ " else "_" for each in stem["name"])
+            name = "".join(
+                each if each.isalnum() or each in "-_ " else "_" for each in stem["name"]
+            )
             files[stem["name"]] = folder / f"{name}.{extension}"
             self._fetch(stem["path"], files[stem["name"]])
         return files
@@ -307,13 +309,12 @@ class Client:
         if self._token:
             sent["Authorization"] = f"Bearer {self._token}"
         try:
-            try:
+            # It may not want all of it, and perhaps it has said why.
+            with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, self._parts.path.rstrip("/") + address, body, sent)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # it does not want all of it; perhaps it has said why
             response = connection.getresponse()
             if response.status >= 400:
-                raise _refusal(response.status, response.headers, response.read())
+                raise _refusal(response.status, response.headers["Retry-After"], response.read())
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise _Unreachable(
@@ -374,20 +375,20 @@ def _json(content: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _refusal(status: int, headers: Mapping[str, str], content: bytes) -> UnbraidError:
+def _refusal(status: int, retry_after: str | None, content: bytes) -> UnbraidError:
     answer = _json(content)
     detail = str(answer.get("detail", f"the server answered with status {status}."))
-    after = headers.get("Retry-After", "")
-    if status in _TOO_MANY and after.isdigit():
-        return _Full(detail, float(after))
+    if status in _TOO_MANY and retry_after is not None and retry_after.isdigit():
+        return _Full(detail, float(retry_after))
     return _error_of(str(answer.get("kind")), detail)
 
 
 def _error_of(kind: str, detail: str) -> UnbraidError:
     """The error that the command line would have shown, if there is one of this name."""
     found = getattr(errors, kind, None)
-    is_ours = isinstance(found, type) and issubclass(found, UnbraidError)
-    return found(detail) if is_ours else ServiceError(detail)
+    if isinstance(found, type) and issubclass(found, UnbraidError):
+        return found(detail)
+    return ServiceError(detail)
 
 
 def _text(value: Any) -> str:

@@ -44,7 +44,7 @@ class JobRequest:
         ConfigError: If the wishes about the format exclude each other.
     """
 
-    prompts: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
     format: Container = "wav"
     depth: Depth | None = None
     bitrate_kbps: int | None = None
@@ -166,6 +166,17 @@ class Job:
         """Whether nothing is to be done any more."""
         return self.state in FINISHED
 
+    @property
+    def most_bytes(self) -> int:
+        """What its files may take on the disk while it is worked on.
+
+        Stems have at most four bytes per sample, and wait as floats for a common peak.
+        """
+        num_stems = len(self.request.prompts) + self.request.residual
+        num_copies = 1 if self.request.peak_dbfs is None else 2
+        num_values = self.sound.num_samples * self.sound.num_channels * num_stems
+        return self.num_bytes + 4 * num_values * num_copies
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -178,7 +189,8 @@ class Limits:
         channels: Channels of a recording.
         stems: Stems of a job.
         queued_jobs: Jobs that wait, with those that are being uploaded.
-        disk_bytes: Uploads and results in all. When so much is kept, nothing new is taken.
+        disk_bytes: Uploads and results in all; a job counts from its upload on with the most
+            that its stems can take.
         kept_s: How long results are kept, and how long after that it is still known what
             became of a job.
     """

@@ -81,10 +81,9 @@ async def received(request: Request, limits: Limits) -> AsyncIterator[Form]:
         Refusal: 413 when too much has arrived; 408 when it took too long; 400 for a form that is
             broken, or broken off; 422 for one without a recording, or with two of a field.
     """
-    refusals: list[Refusal] = []
     parser = MultiPartParser(
         request.headers,
-        _counted(request, limits, refusals),
+        _counted(request, limits),
         max_files=1,
         max_fields=_MOST_FIELDS,
         max_part_size=_FORM_BYTES,
@@ -92,12 +91,7 @@ async def received(request: Request, limits: Limits) -> AsyncIterator[Form]:
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        if refusals:
-            raise refusals[0] from error
         raise Refusal(400, "BadForm", f"the form cannot be read: {error.message}") from error
-    # A part without its headers, or a boundary that is none.
-    except (KeyError, ValueError) as error:
-        raise Refusal(400, "BadForm", "the form cannot be read.") from error
     try:
         fields: dict[str, str] = {}
         recording: IO[bytes] | None = None
@@ -107,7 +101,9 @@ async def received(request: Request, limits: Limits) -> AsyncIterator[Form]:
             if isinstance(value, UploadFile):
                 if name != FILE:
                     raise Refusal(
-                        422, "ConfigError", f"the recording must be the field {FILE!r}, not {name!r}."
+                        422,
+                        "ConfigError",
+                        f"the recording must be the field {FILE!r}, not {name!r}.",
                     )
                 recording = value.file
             else:
@@ -124,13 +120,8 @@ async def received(request: Request, limits: Limits) -> AsyncIterator[Form]:
         await form.close()
 
 
-async def _counted(
-    request: Request, limits: Limits, refusals: list[Refusal]
-) -> AsyncGenerator[bytes, None]:
-    """The body, as long as there is not too much of it and it does not take too long.
-
-    Whatever goes wrong becomes an exception for which the parser closes its files.
-    """
+async def _counted(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+    """The body, as long as there is not too much of it and it does not take too long."""
     chunks = request.stream()
     ends = time.monotonic() + limits.upload_s
     total = 0
@@ -139,21 +130,16 @@ async def _counted(
             async with asyncio.timeout(max(0.0, ends - time.monotonic())):
                 chunk = await anext(chunks, None)
         except TimeoutError as error:
-            refusals.append(
-                Refusal(
-                    408, "TooSlow", f"the upload took longer than {limits.upload_s:.0f} s; try again."
-                )
-            )
-            raise MultiPartException("too slow") from error
+            raise Refusal(
+                408, "TooSlow", f"the upload took longer than {limits.upload_s:g} s; try again."
+            ) from error
         except ClientDisconnect as error:
-            refusals.append(Refusal(400, "BrokenOff", "the upload broke off."))
-            raise MultiPartException("broken off") from error
+            raise Refusal(400, "BrokenOff", "the upload broke off.") from error
         if chunk is None:
             return
         total += len(chunk)
         if total > limits.upload_bytes + _FORM_BYTES:
-            refusals.append(_too_large(limits))
-            raise MultiPartException("too large")
+            raise _too_large(limits)
         yield chunk
 
 
