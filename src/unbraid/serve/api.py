@@ -166,8 +166,9 @@ def _guarded_routes(service: Service) -> APIRouter:
     async def submit(request: Request, response: Response) -> JobAnswer:
         check_length(request.headers, limits)
         with service.book.reserved():
-            request.scope[_IS_READ] = True
+            request.scope[_IS_READ] = False
             async with received(request, limits) as form:
+                request.scope[_IS_READ] = True
                 # Not on the loop: it decodes, and waits for the disk.
                 job = await run_in_threadpool(_accept, service, form)
         response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -250,7 +251,7 @@ def _guarded_routes(service: Service) -> APIRouter:
     return router
 
 
-#: In the scope of a request whose body was read, wholly or partly.
+#: In the scope of a request that has a body: whether all of it was read.
 _IS_READ = "unbraid.is_read"
 
 
@@ -303,15 +304,17 @@ def _gone() -> Refusal:
 def _answer_refusal(service: Service) -> Any:
     async def answer(request: Request, error: Exception) -> JSONResponse:
         refusal = error if isinstance(error, Refusal) else _as_refusal(error)
-        if not request.scope.get(_IS_READ):
-            await drain(request)
+        is_read = request.scope.get(_IS_READ)
+        if is_read is None:
+            is_read = await drain(request)
         service.metrics.refused(refusal.status)
         content = RefusalAnswer(
             kind=refusal.kind, detail=refusal.detail, retry_after_s=refusal.retry_after_s
         )
         headers: Mapping[str, str] = getattr(error, "headers", None) or {}
+        closing = {} if is_read else {"Connection": "close"}
         return JSONResponse(
-            content.model_dump(), refusal.status, {**headers, **_headers_of(refusal)}
+            content.model_dump(), refusal.status, {**headers, **_headers_of(refusal), **closing}
         )
 
     return answer

@@ -67,6 +67,9 @@ class Client:
         timeout_s: How long one answer may take to begin, and to go on.
         patience_s: How long to try again while the server is full, or cannot be reached.
 
+    Attributes:
+        num_refused: How often the server was full.
+
     Raises:
         ConfigError: For an address that is none.
     """
@@ -87,6 +90,7 @@ class Client:
         self._token = token or os.environ.get("UNBRAID_TOKEN")
         self._timeout_s = timeout_s
         self._patience_s = patience_s
+        self.num_refused = 0
 
     def offer(self) -> dict[str, Any]:
         """What the server separates with: model, prompts, limits.
@@ -121,6 +125,7 @@ class Client:
                 wait_s = error.retry_after_s if isinstance(error, _Full) else None
                 if wait_s is None or time.monotonic() + wait_s > ends:
                     raise
+                self.num_refused += 1
                 time.sleep(wait_s)
 
     def status(self, job_id: str) -> JobStatus:

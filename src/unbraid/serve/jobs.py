@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from unbraid.audio import FormatChoice
 from unbraid.audio.formats import Container, Depth
 from unbraid.config import parse
+from unbraid.errors import ConfigError
 
 #: ``expired``: it was done once; its stems were kept for their time, or deleted on request.
 State: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled", "expired"]
@@ -193,6 +195,9 @@ class Limits:
             that its stems can take.
         kept_s: How long results are kept, and how long after that it is still known what
             became of a job.
+
+    Raises:
+        ConfigError: If one of them is not positive.
     """
 
     upload_bytes: int = 512 * 2**20
@@ -203,6 +208,11 @@ class Limits:
     queued_jobs: int = 100
     disk_bytes: int = 20 * 2**30
     kept_s: float = 3600.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 < value < math.inf:
+                raise ConfigError(f"the limit {name} is {value}; it must be positive.")
 
 
 @dataclass(frozen=True)

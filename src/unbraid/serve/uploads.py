@@ -151,18 +151,26 @@ def _too_large(limits: Limits) -> Refusal:
     )
 
 
-async def drain(request: Request) -> None:
-    """Read what is left of a small body, so that the client hears why it was turned away."""
-    total = 0
+async def drain(request: Request) -> bool:
+    """Read what is left of a small body, so that the client hears why it was turned away.
+
+    Returns:
+        Whether all of it was read; if not, the connection is of no more use.
+    """
+    announced = request.headers.get("content-length", "0")
+    is_chunked = "transfer-encoding" in request.headers
+    if is_chunked or not announced.isdigit() or int(announced) > _DRAINED_BYTES:
+        return False
     try:
         async with asyncio.timeout(_DRAINING_S):
-            while total <= _DRAINED_BYTES:
+            while True:
                 message = await request.receive()
-                total += len(message.get("body", b""))
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
+                if message["type"] != "http.request":
+                    return False
+                if not message.get("more_body", False):
+                    return True
     except TimeoutError:
-        return
+        return False
 
 
 def keep(recording: IO[bytes], path: Path, limits: Limits, track: int | None) -> Sound:
