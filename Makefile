@@ -38,6 +38,7 @@ bench: $(VENV)/.developing
 	$(BIN)/python bench/training_speed.py
 	$(BIN)/python bench/mixing_speed.py
 	$(BIN)/python bench/precision.py
+	$(BIN)/python bench/serving.py
 	$(BIN)/unbraid evaluate pool --manifest $(MANIFEST) --overwrite
 	$(BIN)/python bench/borders.py
 	$(BIN)/python bench/identity.py

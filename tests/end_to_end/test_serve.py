@@ -1,5 +1,7 @@
 """The server, asked over HTTP: results, refusals, limits, tokens, cancelling, stopping."""
 
+# ruff: noqa: E402 - without the packages there is nothing to import
+
 from __future__ import annotations
 
 import io
@@ -52,12 +54,11 @@ def brake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Brake]:
 @pytest.mark.parametrize(
     ("flags", "options"),
     [
-        ((), {}),
+        (("--consistency", "project"), {"consistency": "project"}),
         (
             ("--flac", "--int24", "--residual", "--gate", "--peak", "-3"),
             {"format": "flac", "depth": "int24", "residual": True, "gate": True, "peak_dbfs": -3},
         ),
-        (("--mp3", "--consistency", "project"), {"format": "mp3", "consistency": "project"}),
     ],
 )
 def test_stems_are_those_of_the_command_line(
@@ -67,7 +68,7 @@ def test_stems_are_those_of_the_command_line(
     flags: tuple[str, ...],
     options: dict,
 ) -> None:
-    recording = write_audio(tmp_path / "street.wav", 50_000, rate=44_100)
+    recording = write_audio(tmp_path / "street.wav", 40_000, rate=44_100)
     save_bundle(tiny_model, tmp_path / "tiny", Card("tiny", "CC0-1.0", "a test"))
     out = tmp_path / "local"
     outcome = unbraid(
@@ -85,7 +86,7 @@ def test_stems_are_those_of_the_command_line(
         assert file.read_bytes() == (out / file.name).read_bytes()
     assert seen[-1].state == "done"
     assert seen[-1].progress == 1.0
-    assert seen[-1].done_s == seen[-1].total_s == 50_000 / 44_100
+    assert seen[-1].done_s == seen[-1].total_s == 40_000 / 44_100
 
 
 def test_a_job_says_all_about_its_stems_and_gives_them_as_a_zip(
