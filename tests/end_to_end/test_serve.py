@@ -1,7 +1,5 @@
 """The server, asked over HTTP: results, refusals, limits, tokens, cancelling, stopping."""
 
-# ruff: noqa: E402 - without the packages there is nothing to import
-
 from __future__ import annotations
 
 import io

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
@@ -51,6 +52,8 @@ _MEDIA_TYPES = {
     "mp3": "audio/mpeg",
     "m4a": "audio/mp4",
 }
+#: How many uploads are decoded at a time, before they become jobs.
+_NUM_ACCEPTING = 4
 _HTTP_KINDS = {404: "NotFound", 405: "MethodNotAllowed"}
 
 JobId = Annotated[str, Path(description="As the answer to the upload says.", pattern=ID_PATTERN)]
@@ -143,13 +146,19 @@ def _guarded_routes(service: Service) -> APIRouter:
         dependencies=[Depends(authorized), Depends(scheme)], responses=_refusals(401, 403)
     )
     limits = service.offer.limits
+    accepting = CapacityLimiter(_NUM_ACCEPTING)
 
     def standing(job_id: str) -> JobAnswer:
         return job_answer(service.book.standing(job_id), limits)
 
-    @router.get("/metrics", tags=["server"], summary="Numbers for Prometheus")
-    def metrics() -> Response:
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+    @router.get(
+        "/metrics",
+        tags=["server"],
+        summary="Numbers for Prometheus",
+        response_class=PlainTextResponse,
+    )
+    def metrics() -> PlainTextResponse:
+        return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     @router.get("/v1/offer", tags=["server"], summary="Model, prompts and limits")
     def offer() -> OfferAnswer:
@@ -165,12 +174,17 @@ def _guarded_routes(service: Service) -> APIRouter:
     )
     async def submit(request: Request, response: Response) -> JobAnswer:
         check_length(request.headers, limits)
-        with service.book.reserved():
+        # Never on the loop: the book waits for the disk.
+        await run_in_threadpool(service.book.reserve)
+        try:
             request.scope[_IS_READ] = False
             async with received(request, limits) as form:
                 request.scope[_IS_READ] = True
-                # Not on the loop: it decodes, and waits for the disk.
-                job = await run_in_threadpool(_accept, service, form)
+                # Decoding takes long, and must not keep questions from being answered.
+                job = await to_thread.run_sync(_accept, service, form, limiter=accepting)
+        finally:
+            with CancelScope(shield=True):
+                await run_in_threadpool(service.book.release)
         response.headers["Location"] = f"/v1/jobs/{job.id}"
         return await run_in_threadpool(standing, job.id)
 

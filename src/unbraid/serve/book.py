@@ -7,8 +7,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -109,9 +108,8 @@ class JobBook:
 
     # New jobs -----------------------------------------------------------------------------
 
-    @contextmanager
-    def reserved(self) -> Iterator[None]:
-        """Hold a place in the queue while an upload arrives.
+    def reserve(self) -> None:
+        """Hold a place in the queue while an upload arrives, until ``release``.
 
         Raises:
             Refusal: 429 if there is none, or no room on the disk; 503 if the server stops.
@@ -119,11 +117,11 @@ class JobBook:
         with self._changed:
             self._check_room()
             self._num_arriving += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._num_arriving -= 1
+
+    def release(self) -> None:
+        """Give up a place: the upload has become a job, or none."""
+        with self._changed:
+            self._num_arriving -= 1
 
     def _check_room(self) -> None:
         if self._is_closed:
@@ -144,7 +142,7 @@ class JobBook:
         return min(max(expected_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
 
     def add(self, job: Job, recording: Path) -> None:
-        """Queue a job whose upload came through ``Spool.incoming``. It has a place: ``reserved``.
+        """Queue a job whose upload came through ``Spool.incoming``. It has a place: ``reserve``.
 
         Raises:
             AudioError: If the disk does not take it.
@@ -168,7 +166,7 @@ class JobBook:
             self._queue.append(job.id)
             self._metrics.accepted(job)
             self._measure()
-            self._changed.notify()
+            self._changed.notify_all()
 
     # Work ---------------------------------------------------------------------------------
 
