@@ -137,8 +137,11 @@ class JobBook:
             raise _no_room()
 
     def _retry_after_s(self) -> int:
-        """When a place in the queue should be free: after as long as a job takes."""
-        expected_s = math.ceil(self._usual_s / self.num_workers)
+        """When to come again: half of the queue should be free then.
+
+        Sooner, most of those that come would be turned away once more, each with its upload.
+        """
+        expected_s = math.ceil(self._usual_s * len(self._queue) / 2 / self.num_workers)
         return min(max(expected_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
 
     def add(self, job: Job, recording: Path) -> None:

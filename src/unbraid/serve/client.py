@@ -24,6 +24,7 @@ from unbraid import errors
 from unbraid.errors import ConfigError, ServiceError, UnbraidError
 
 _BLOCK_BYTES = 2**18
+_LONGEST_WAIT_S = 1.0
 _TOO_MANY = (429, 503)
 _ENDED = ("done", "failed", "cancelled", "expired")
 
@@ -148,14 +149,14 @@ class Client:
         self,
         job_id: str,
         on_status: Callable[[JobStatus], None] | None = None,
-        every_s: float = 0.5,
+        every_s: float = 0.1,
     ) -> JobStatus:
-        """Ask until a job is done.
+        """Ask until a job is done, more and more rarely, at last once a second.
 
         Args:
             job_id: Which.
             on_status: Called with each answer.
-            every_s: How often to ask.
+            every_s: How soon to ask for the second time.
 
         Raises:
             AudioError, ConfigError, ...: Why the job failed.
@@ -182,6 +183,7 @@ class Client:
             if status.is_finished:
                 raise ServiceError(f"job {job_id} is {status.state}; send the recording again.")
             time.sleep(every_s)
+            every_s = min(1.5 * every_s, _LONGEST_WAIT_S)
 
     def download(self, job_id: str, folder: str | Path) -> dict[str, Path]:
         """Fetch the stems of a job that is done.
