@@ -12,6 +12,9 @@ from torch import Tensor
 from unbraid.errors import Cancelled
 from unbraid.models.waveform import WaveformModel
 from unbraid.separation.batching import SharedBatches
+from unbraid.separation.computing import RowSeparator
+from unbraid.separation.separator import StreamSeparator, separate_waveform
+from unbraid.types import Waveform
 
 ONE = torch.tensor([0])
 
@@ -128,3 +131,34 @@ def test_a_batch_of_different_prompts_gives_what_each_row_gives_alone(
             tiny_model(row[None], each[None])[0] for row, each in zip(rows, prompts, strict=True)
         ]
     torch.testing.assert_close(together, torch.stack(alone), atol=1e-5, rtol=1e-4)
+
+
+def test_recordings_of_several_threads_come_out_as_alone(
+    tiny_model: WaveformModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    separator = StreamSeparator(tiny_model)
+    asked = [("speech", "sfx"), ("music-mix", "speech"), ("speech", "speech")]
+    recordings = [Waveform(0.1 * torch.randn(2, 60_000), 48_000) for _ in asked]
+    alone = [
+        separate_waveform(separator, recording, prompts).sources
+        for recording, prompts in zip(recordings, asked, strict=True)
+    ]
+    compute = separator._rows._separate_batch
+    sizes: list[int] = []
+
+    def crowded(batch: Tensor, prompts: Tensor) -> Tensor:
+        sizes.append(len(batch))
+        ends = time.monotonic() + 5
+        while len(sizes) == 1 and len(batches._waiting) < 5 and time.monotonic() < ends:
+            time.sleep(0.001)
+        return compute(batch, prompts)
+
+    batches = SharedBatches(crowded, most=4)
+    monkeypatch.setattr(RowSeparator, "separate", lambda self, *rest: batches.separate(*rest))
+    with ThreadPoolExecutor(3) as pool:
+        together = list(
+            pool.map(lambda *each: separate_waveform(separator, *each).sources, recordings, asked)
+        )
+    assert max(sizes) > 2
+    for found, expected in zip(together, alone, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
