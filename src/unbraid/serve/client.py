@@ -66,7 +66,8 @@ class Client:
         address: Of the server, as it printed it.
         token: Its token; None for what ``UNBRAID_TOKEN`` says, if anything.
         timeout_s: How long one answer may take to begin, and to go on.
-        patience_s: How long to try again while the server is full, or cannot be reached.
+        patience_s: How long to try again while the server is full, or, once there is a job, cannot
+            be reached.
 
     Attributes:
         num_refused: How often the server was full.
