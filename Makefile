@@ -38,6 +38,7 @@ bench: $(VENV)/.developing
 	$(BIN)/python bench/training_speed.py
 	$(BIN)/python bench/mixing_speed.py
 	$(BIN)/python bench/precision.py
+	$(BIN)/python bench/serving.py
 	$(BIN)/unbraid evaluate pool --manifest $(MANIFEST) --overwrite
 	$(BIN)/python bench/borders.py
 	$(BIN)/python bench/identity.py
@@ -56,7 +57,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.developing: $(VENV)/.installed
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,augment,export,eval,pesq,hdf5,map,lora,cluster]' --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,augment,export,eval,pesq,hdf5,map,lora,cluster,serve]' --group dev
 	touch $@
 
 clean:

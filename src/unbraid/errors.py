@@ -13,6 +13,7 @@
     ├── DownloadError           8   a file that cannot be fetched, or is not what was promised
     ├── TrainingError           9   a training run that cannot go on as it is
     ├── ClusterError            10  many machines: none can be reached, or a worker was lost
+    ├── ServiceError            11  a server that turns a request away, or gives no answer
     └── Cancelled               130 the caller's progress callback, or Ctrl-C, asked to stop
         └── Terminated          143 another program asked the process to end
 
@@ -86,6 +87,12 @@ class ClusterError(UnbraidError):
     """A cluster that cannot be reached, or a worker that was lost."""
 
     exit_code = 10
+
+
+class ServiceError(UnbraidError):
+    """A server of ours that turns a request away, gives no answer, or knows no such job."""
+
+    exit_code = 11
 
 
 class Cancelled(UnbraidError):

@@ -63,6 +63,7 @@ def test_the_flags_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
         "models verify", "models remove", "separate-many", "teach", "finetune", "adapt",
         "models convert", "models inspect",
         "prompts list", "prompts show", "prompts install", "prompts remove", "prompts map",
+        "serve",
     ]  # fmt: skip
     pages = [unbraid(*command.split(), "--help").stdout for command in commands]
     assert named <= set(re.findall(r"--[a-z][a-z0-9]+", " ".join(pages)))

@@ -94,30 +94,3 @@ def test_precision_is_heard_and_small(model: WaveformModel) -> None:
     )
     assert torch.equal(exact, auto)  # on a processor
     assert 0 < (short - exact).square().sum() < 1e-3 * exact.square().sum()
-
-
-def test_a_batch_that_does_not_fit_is_halved_for_good(model: WaveformModel) -> None:
-    sizes = []
-
-    def separate_batch(batch: Tensor) -> Tensor:
-        sizes.append(len(batch))
-        if len(batch) > 2:
-            raise torch.cuda.OutOfMemoryError("too much")
-        return batch[:, None] * 2
-
-    separator = RowSeparator(model, CPU, "float32")
-    rows = [torch.full((10,), float(number)) for number in range(5)] + [torch.ones(7)]
-    for _ in range(2):
-        estimates = list(separator._in_batches(separate_batch, rows))
-        assert [estimate.shape for estimate in estimates] == [(1, 10)] * 5 + [(1, 7)]
-        assert torch.equal(torch.stack(estimates[:5])[:, 0, 0], 2 * torch.arange(5.0))
-    assert sizes == [5, 2, 2, 1, 1, 2, 2, 1, 1]
-
-
-def test_one_row_that_does_not_fit_is_an_error(model: WaveformModel) -> None:
-    def separate_batch(batch: Tensor) -> Tensor:
-        raise torch.cuda.OutOfMemoryError("too much")
-
-    separator = RowSeparator(model, CPU, "float32")
-    with pytest.raises(torch.cuda.OutOfMemoryError):
-        list(separator._in_batches(separate_batch, [torch.ones(10)] * 8))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -153,6 +154,20 @@ class Separator:
     def prompts(self) -> tuple[str, ...]:
         """The prompts that the model knows."""
         return self.model.prompts.names
+
+    def finishing(self, *, gate: bool, consistency: Literal["off", "project"] = "off") -> Separator:
+        """A separator that differs in these settings alone; it shares the model with this one.
+
+        Args:
+            gate: As in ``SeparationConfig``.
+            consistency: The same.
+
+        Raises:
+            ConfigError: For a choice that does not exist.
+        """
+        twin = copy.copy(self)
+        twin.engine = self.engine.finishing(gate=gate, consistency=consistency)
+        return twin
 
     def separate(
         self,

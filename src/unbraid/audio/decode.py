@@ -9,6 +9,7 @@ without a word.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -86,6 +87,33 @@ def read_blocks(
     """
     with _opened(Path(path), track) as reader:
         yield from _blocks(Path(path), reader, block_s)
+
+
+def count_samples(
+    path: str | Path, track: int | None = None, most_s: float = math.inf
+) -> tuple[int, int, int]:
+    """Decode a track to its end, to be sure that this can be done, and keep nothing of it.
+
+    Args:
+        path: The file.
+        track: As in ``probe``.
+        most_s: When to give up, in seconds of sound: a small file may hold days of silence.
+
+    Returns:
+        Its sample rate, its channels, and the samples in each of them; somewhat more than
+        ``most_s`` if it is longer than that.
+
+    Raises:
+        AudioError: As ``read_blocks``.
+        MissingExtra: As ``probe``.
+    """
+    with _opened(Path(path), track) as reader:
+        num_samples = 0
+        for block in _blocks(Path(path), reader, 1.0):
+            num_samples += block.shape[1]
+            if num_samples > most_s * reader.sample_rate:
+                break
+        return reader.sample_rate, reader.num_channels, num_samples
 
 
 def read(path: str | Path, track: int | None = None) -> Waveform:

@@ -27,6 +27,7 @@ from unbraid.cli.models import models
 from unbraid.cli.prompts import prompts
 from unbraid.cli.separate import separate
 from unbraid.cli.separate_many import separate_many
+from unbraid.cli.serve import serve
 from unbraid.cli.teach import teach
 from unbraid.cli.train import train
 from unbraid.heap import share_heap
@@ -64,6 +65,7 @@ app.command()(compare)
 app.add_typer(data, name="data")
 app.command()(export)
 app.command()(train)
+app.command()(serve)
 app.command()(demo)
 
 

@@ -1,15 +1,15 @@
 """Putting a model to work on several rows of samples at a time.
 
 A row is one channel of one chunk, or all that a model hears together; rows know nothing of each
-other. A processor gives each row
-to a thread with its share of the cores, because the operations of a small network are too
-short to be split; a GPU takes rows in one batch, because they are too short to fill it.
+other. A processor gives each row to a thread with its share of the cores, because the operations
+of a small network are too short to be split; a GPU takes rows in one batch, also those of several
+recordings, because they are too short to fill it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from unbraid.errors import Cancelled
 from unbraid.models.inference import for_inference
 from unbraid.models.waveform import WaveformModel
+from unbraid.separation.batching import SharedBatches
 from unbraid.types import Precision
 
 # More rows at a time use more memory and gain nothing: cores beyond are shared out.
@@ -44,12 +45,12 @@ class RowSeparator:
     ) -> None:
         self._device = device
         self._model = for_inference(model, _resolved(precision, device))
-        self._batch = _GPU_BATCH
+        self._batches = SharedBatches(self._separate_batch, _GPU_BATCH)
 
     @property
     def rows_at_once(self) -> int:
         """How many rows to bring so that nothing idles."""
-        return _num_threads() if self._device.type == "cpu" else self._batch
+        return _num_threads() if self._device.type == "cpu" else self._batches.most
 
     def separate(
         self,
@@ -57,43 +58,26 @@ class RowSeparator:
         prompt_indices: Int[Tensor, "source"],
         is_cancelled: Callable[[], bool],
     ) -> list[Float[Tensor, "source *channel _"]]:
-        """Separate rows, in order; those of one length stand together.
+        """Separate rows, in order.
 
         Raises:
             Cancelled: If ``is_cancelled``, asked before each piece of work, said so.
         """
+        if self._device.type != "cpu":
+            return self._batches.separate(rows, prompt_indices, is_cancelled)
 
-        def separate_batch(
-            batch: Float[Tensor, "row *channel time"],
-        ) -> Float[Tensor, "row source *channel time"]:
+        def separate_row(row: Float[Tensor, "*channel _"]) -> Float[Tensor, "source *channel _"]:
             if is_cancelled():
                 raise Cancelled("the separation was cancelled.")
-            with torch.inference_mode():
-                indices = prompt_indices.expand(len(batch), -1)
-                return self._model(batch.to(self._device), indices).cpu()
+            return self._separate_batch(row[None], prompt_indices[None])[0]
 
-        if self._device.type == "cpu":
-            return _in_threads(lambda row: separate_batch(row[None])[0], rows)
-        return list(self._in_batches(separate_batch, rows))
+        return _in_threads(separate_row, rows)
 
-    def _in_batches(
-        self,
-        separate_batch: Callable[[Tensor], Tensor],
-        rows: Sequence[Float[Tensor, "*channel _"]],
-    ) -> Iterator[Float[Tensor, "source *channel _"]]:
-        start = 0
-        while start < len(rows):
-            candidates = rows[start : start + self._batch]
-            batch = torch.stack([row for row in candidates if row.shape == candidates[0].shape])
-            try:
-                estimates = separate_batch(batch)
-            except torch.cuda.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                self._batch = len(batch) // 2
-                continue
-            yield from estimates
-            start += len(batch)
+    def _separate_batch(
+        self, batch: Float[Tensor, "row *channel time"], prompt_indices: Int[Tensor, "row source"]
+    ) -> Float[Tensor, "row source *channel time"]:
+        with torch.inference_mode():
+            return self._model(batch.to(self._device), prompt_indices).cpu()
 
 
 def _in_threads(

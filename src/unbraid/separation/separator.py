@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -66,6 +68,22 @@ class StreamSeparator:
         self.model = model.eval().to(self.device)
         self._rows = RowSeparator(self.model, self.device, config.precision)
         self._plan = make_plan(segment_s, overlap_s, model.sample_rate, config.join)
+
+    def finishing(
+        self, *, gate: bool, consistency: Literal["off", "project"] = "off"
+    ) -> StreamSeparator:
+        """A separator that differs in these settings alone; it shares the model with this one.
+
+        Args:
+            gate: As in ``SeparationConfig``.
+            consistency: The same.
+
+        Raises:
+            ConfigError: For a choice that does not exist.
+        """
+        twin = copy.copy(self)
+        twin.config = replace(self.config, gate=gate, consistency=consistency)
+        return twin
 
     def stream(
         self,
