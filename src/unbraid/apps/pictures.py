@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from unbraid.apps.whole_files import write_whole
+from unbraid.dsp.levels import power_db
 from unbraid.dsp.log_spectrogram import (
     CEILING_DB,
     FLOOR_DB,
@@ -25,6 +30,11 @@ if TYPE_CHECKING:
 PIXELS_PER_INCH = 150
 BACKGROUND = "#14161c"
 INK = "#e8e8ec"
+
+# Of a strip: enough for a wide screen.
+_STRIP_COLUMNS = 1200
+_STRIP_ROWS = 180
+_PIECE_S = 30.0
 
 _TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
@@ -94,6 +104,68 @@ def spectrogram_png(panels: Sequence[tuple[str, Waveform]]) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()
+
+
+def spectrogram_strip_png(
+    blocks: Iterable[Float[Tensor, "channel _"]], sample_rate: int, duration_s: float
+) -> bytes:
+    """A spectrogram without axes, title and margins, as the content of a PNG file.
+
+    Its width is the duration, its height runs from ``LOWEST_HZ`` to ``HIGHEST_HZ`` on a logarithmic
+    axis; colours are those of the other pictures. Memory does not grow with the length: a column
+    of a long recording is the mean power of what it stands for.
+
+    Args:
+        blocks: The recording, block by block.
+        sample_rate: Of the blocks, in Hz.
+        duration_s: Length of all blocks together.
+    """
+    from matplotlib.image import imsave
+
+    columns = [
+        _strip_columns(Waveform(piece, sample_rate), _STRIP_COLUMNS / duration_s)
+        for piece in _pieces(blocks, round(_PIECE_S * sample_rate))
+    ]
+    if not columns:
+        columns = [torch.full((1, _STRIP_ROWS), FLOOR_DB)]
+    picture = io.BytesIO()
+    imsave(
+        picture,
+        torch.cat(columns).T.numpy(),
+        vmin=FLOOR_DB,
+        vmax=CEILING_DB,
+        cmap="magma",
+        origin="lower",
+        format="png",
+    )
+    return picture.getvalue()
+
+
+def _strip_columns(piece: Waveform, per_second: float) -> Float[Tensor, "column row"]:
+    """A piece's levels in so many columns a second, or as many as it has frames."""
+    levels_db = log_spectrogram_db(piece)
+    num_columns = min(len(levels_db), max(1, round(per_second * piece.duration_s)))
+    power = 10.0 ** (levels_db / 10.0)
+    shape = (num_columns, _STRIP_ROWS)
+    return power_db(torch.nn.functional.adaptive_avg_pool2d(power[None], shape)[0])
+
+
+def _pieces(
+    blocks: Iterable[Float[Tensor, "channel _"]], length: int
+) -> Iterator[Float[Tensor, "channel _"]]:
+    """The same samples in pieces of one length; the last one may be shorter."""
+    held: list[Tensor] = []
+    num_held = 0
+    for block in blocks:
+        held.append(block)
+        num_held += block.shape[1]
+        while num_held >= length:
+            joined = torch.cat(held, dim=1)
+            yield joined[:, :length]
+            held = [joined[:, length:]]
+            num_held -= length
+    if num_held:
+        yield torch.cat(held, dim=1)
 
 
 def _label(axis: Axes, title: str, *, is_first: bool) -> None:

@@ -27,6 +27,7 @@ from unbraid.cli.prompts import prompts
 from unbraid.cli.separate import separate
 from unbraid.cli.teach import teach
 from unbraid.cli.train import train
+from unbraid.cli.web import web
 from unbraid.heap import share_heap
 
 _EPILOG = (
@@ -60,6 +61,7 @@ app.add_typer(data, name="data")
 app.command()(export)
 app.command()(train)
 app.command()(demo)
+app.command()(web)
 
 
 def main() -> None:
