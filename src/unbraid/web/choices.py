@@ -1,17 +1,24 @@
-"""What a visitor can pick: models with their licences, and the prompts that a model can be asked."""
+"""What a visitor can pick: models with their licences, and the prompts that each can be asked."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from unbraid.checkpoints import ModelInfo, list_models, model_fingerprint, resolve_model
+from unbraid.checkpoints import ModelInfo, list_models, model_fingerprint
 from unbraid.checkpoints.bundle import read_config
-from unbraid.checkpoints.catalogue import how_to_get, missing_models
+from unbraid.checkpoints.catalogue import (
+    embedded_models,
+    how_to_get,
+    missing_models,
+    user_models,
+)
 from unbraid.checkpoints.known_models import KnownModel
 from unbraid.checkpoints.prompt_store import installed_prompts, open_prompt
 from unbraid.downloads import size_in_words
+from unbraid.errors import CheckpointError
 from unbraid.web.visitors import Visitor
 
 #: How often a prompt may be asked for where the model sets no limit.
@@ -87,6 +94,20 @@ def model_choices() -> tuple[ModelChoice, ...]:
     return (*here, *map(_away, missing_models()))
 
 
+def listed_folder(model: str) -> Path:
+    """The folder of a model of the list.
+
+    A page may send any text; neither folders of this machine nor the hub are open to visitors.
+
+    Raises:
+        CheckpointError: If no model of that name is here.
+    """
+    folder = (embedded_models() | user_models()).get(model)
+    if folder is None:
+        raise CheckpointError(f"{model}: is not among the models here; pick one of the list.")
+    return folder
+
+
 def prompt_choices(model: str, visitor: Visitor) -> tuple[PromptChoice, ...]:
     """The prompts of a model in the order in which it is best asked for them.
 
@@ -96,7 +117,7 @@ def prompt_choices(model: str, visitor: Visitor) -> tuple[PromptChoice, ...]:
     Raises:
         CheckpointError: If there is no such model, or it is damaged.
     """
-    folder = resolve_model(model)
+    folder = listed_folder(model)
     config = read_config(folder)
     outputs = Counter(config.outputs)
     learned = [
@@ -111,7 +132,7 @@ def prompt_choices(model: str, visitor: Visitor) -> tuple[PromptChoice, ...]:
     if config.outputs:
         return tuple(learned)
     fingerprint = model_fingerprint(folder)
-    added = {name: "installed for this model" for name in installed_prompts(fingerprint)}
+    added = dict.fromkeys(installed_prompts(fingerprint), "installed for this model")
     mine = [open_prompt(path) for path in visitor.prompts]
     added |= {
         stored.name: "yours, until you leave"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unbraid.checkpoints import DEFAULT_MODEL
+from unbraid.checkpoints.fetching import download_model
 from unbraid.errors import MissingExtra, UnbraidError
 from unbraid.web import separating, showing, teaching
 from unbraid.web.choices import ModelChoice, model_choices, prompt_choices
@@ -50,10 +51,13 @@ def build_page(visitors: Visitors, options: WebOptions) -> gr.Blocks:
     with gr.Blocks(title="unbraid", analytics_enabled=False) as page:
         gr.HTML(showing.header_html(options), padding=False)
         with gr.Row(equal_height=False, elem_classes="ub-columns"):
+            with gr.Column(elem_classes="ub-column"):
+                with gr.Column(elem_classes="ub-card"):
+                    recording = _Recording()
+                with gr.Column(elem_classes="ub-card"):
+                    choice = _Choice(options)
             with gr.Column(elem_classes="ub-card"):
-                recording = _Recording()
-            with gr.Column(elem_classes="ub-card"):
-                asking = _Asking(options)
+                asking = _Asking()
         with gr.Column(elem_classes="ub-card"):
             results = _Results()
         with gr.Accordion("Teach it a sound", open=False, elem_classes="ub-card ub-teach"):
@@ -61,9 +65,10 @@ def build_page(visitors: Visitors, options: WebOptions) -> gr.Blocks:
         gr.HTML(showing.footer_html(), padding=False)
 
         recording.connect(visitors, options)
-        asking.connect(page, visitors, options)
-        results.connect(visitors, options, asking)
-        lessons.connect(visitors, options, asking)
+        choice.connect(page, visitors, options, asking)
+        asking.connect(visitors)
+        results.connect(visitors, options, asking, choice)
+        lessons.connect(visitors, options, asking, choice)
 
         def leave(request: gr.Request) -> None:
             visitors.leave(str(request.session_hash))
@@ -105,45 +110,34 @@ class _Recording:
             return None, _told(visitors, request, told)
 
         for source in (self.file, self.microphone, self.camera):
-            source.change(
-                take, source, [source, self.told], show_progress="minimal", **_PRIVATE
-            )
+            source.change(take, source, [source, self.told], show_progress="hidden", **_PRIVATE)
 
 
-class _Asking:
-    """What to bring out, and with which model."""
+class _Choice:
+    """The model, its licence, and how to get it here."""
 
     def __init__(self, options: WebOptions) -> None:
-        gr.HTML(showing.heading_html("2. What to bring out"))
+        gr.HTML(showing.heading_html("2. Model"))
         models = _models()
-        self.picker = gr.HTML(
-            showing.picker_value(()),
-            html_template='<div class="ub-picker"></div>',
-            js_on_load=_asset("prompts.js"),
-            apply_default_css=False,
-            elem_id="ub-picker",
-        )
         self.model = gr.Dropdown(
             [(model.label, name) for name, model in models.items()],
             value=DEFAULT_MODEL,
-            label="Model",
+            label="Model and licence",
+            show_label=False,
             elem_id="ub-model",
         )
         self.about = gr.HTML(showing.model_html(models[DEFAULT_MODEL], options))
         with gr.Column(visible=False) as self.fetching:
             self.consent = gr.Checkbox(label="I agree to its licence", value=False)
-            self.fetch = gr.Button("Download this model", elem_id="ub-fetch")
-        with gr.Accordion("More", open=False):
-            self.container = gr.Dropdown(list(_FORMATS.items()), value="wav", label="Stems as")
-            self.residual = gr.Checkbox(label="Also keep what is left over (residual)")
-            self.gate = gr.Checkbox(label="Silence a stem where its sound is absent (gate)")
-        with gr.Row():
-            self.go = gr.Button("Separate", variant="primary", elem_id="ub-go")
-            self.stop = gr.Button("Cancel", visible=False, elem_id="ub-stop")
-        self.progress = gr.HTML(elem_id="ub-progress")
+            with gr.Row():
+                self.fetch = gr.Button("Download this model", elem_id="ub-fetch")
+                self.stop = gr.Button("Cancel", visible=False)
+        self.progress = gr.HTML()
 
-    def connect(self, page: gr.Blocks, visitors: Visitors, options: WebOptions) -> None:
-        """Show what the chosen model is and knows, and have models downloaded."""
+    def connect(
+        self, page: gr.Blocks, visitors: Visitors, options: WebOptions, asking: _Asking
+    ) -> None:
+        """Show what the chosen model is and knows, and have it downloaded."""
 
         def show(name: str, request: gr.Request) -> tuple[Any, Any, Any, Any]:
             model = _models()[name]
@@ -155,16 +149,17 @@ class _Asking:
                 gr.update(visible=model.needs_consent, value=False),
             )
 
-        shown = [self.about, self.picker, self.fetching, self.consent]
+        shown = [self.about, asking.picker, self.fetching, self.consent]
         page.load(show, self.model, shown, show_progress="hidden", **_PRIVATE)
         self.model.change(show, self.model, shown, show_progress="hidden", **_PRIVATE)
+        self.stop.click(_stopper(visitors), queue=False, show_progress="hidden", **_PRIVATE)
+        if not options.may_download:
+            return
 
         def fetch(name: str, has_agreed: bool, request: gr.Request) -> Iterator[dict[Any, Any]]:
-            from unbraid.checkpoints.fetching import download_model
-
-            pace = Pace("Downloading")
             begun = {self.stop: gr.update(visible=True), self.fetch: gr.update(interactive=False)}
             ended = {self.stop: gr.update(visible=False), self.fetch: gr.update(interactive=True)}
+            pace = Pace("Downloading")
 
             def work(visitor: Visitor, tell: Callable[[HowFar], None]) -> str:
                 with visitor.working():
@@ -181,8 +176,7 @@ class _Asking:
                 update = gr.update(choices=labels, value=name)
                 return {self.model: update, **dict(zip(shown, show(name, request), strict=True))}
 
-            if options.may_download:
-                yield from _steps(visitors, request, self.progress, begun, ended, work, done)
+            yield from _steps(visitors, request, self.progress, begun, ended, work, done)
 
         self.fetch.click(
             fetch,
@@ -191,17 +185,38 @@ class _Asking:
             **_long(options),
         )
 
-        def stop(request: gr.Request) -> None:
-            visitors.of(str(request.session_hash)).cancel.set()
 
-        self.stop.click(stop, queue=False, show_progress="hidden", **_PRIVATE)
+class _Asking:
+    """What to bring out, and the button that does it."""
+
+    def __init__(self) -> None:
+        gr.HTML(showing.heading_html("3. What to bring out"))
+        self.picker = gr.HTML(
+            showing.picker_value(()),
+            html_template='<div class="ub-picker"></div>',
+            js_on_load=_asset("prompts.js"),
+            apply_default_css=False,
+            elem_id="ub-picker",
+        )
+        with gr.Accordion("More", open=False):
+            self.container = gr.Dropdown(list(_FORMATS.items()), value="wav", label="Stems as")
+            self.residual = gr.Checkbox(label="Also keep what is left over (residual)")
+            self.gate = gr.Checkbox(label="Silence a stem where its sound is absent (gate)")
+        with gr.Row():
+            self.go = gr.Button("Separate", variant="primary", elem_id="ub-go")
+            self.stop = gr.Button("Cancel", visible=False, elem_id="ub-stop")
+        self.progress = gr.HTML(elem_id="ub-progress")
+
+    def connect(self, visitors: Visitors) -> None:
+        """Stop what is being done."""
+        self.stop.click(_stopper(visitors), queue=False, show_progress="hidden", **_PRIVATE)
 
 
 class _Results:
     """The stems: to look at, to listen to in any mix, to keep."""
 
     def __init__(self) -> None:
-        gr.HTML(showing.heading_html("3. Listen"))
+        gr.HTML(showing.heading_html("4. Listen"))
         self.summary = gr.HTML(
             '<p class="ub-note">The stems will be here, each with its picture.</p>',
             elem_id="ub-summary",
@@ -214,7 +229,9 @@ class _Results:
             elem_id="ub-mixer",
         )
 
-    def connect(self, visitors: Visitors, options: WebOptions, asking: _Asking) -> None:
+    def connect(
+        self, visitors: Visitors, options: WebOptions, asking: _Asking, choice: _Choice
+    ) -> None:
         """Separate."""
 
         def separate(
@@ -248,7 +265,7 @@ class _Results:
 
         _wait(asking.go, asking.progress).then(
             separate,
-            [asking.picker, asking.model, asking.container, asking.residual, asking.gate],
+            [asking.picker, choice.model, asking.container, asking.residual, asking.gate],
             [asking.progress, asking.go, asking.stop, self.summary, self.mixer],
             **_long(options),
         )
@@ -284,7 +301,9 @@ class _Lessons:
             self.told = gr.HTML()
         self.paths = gr.State([])
 
-    def connect(self, visitors: Visitors, options: WebOptions, asking: _Asking) -> None:
+    def connect(
+        self, visitors: Visitors, options: WebOptions, asking: _Asking, choice: _Choice
+    ) -> None:
         """Take clips and prompts, teach, and tick what is new."""
 
         def take_clips(uploaded: list[str] | None, request: gr.Request) -> tuple[Any, Any, Any]:
@@ -301,7 +320,11 @@ class _Lessons:
             return None, _told(visitors, request, told), taken
 
         self.clips.change(
-            take_clips, self.clips, [self.clips, self.taken, self.paths], **_PRIVATE
+            take_clips,
+            self.clips,
+            [self.clips, self.taken, self.paths],
+            show_progress="hidden",
+            **_PRIVATE,
         )
 
         def teach(
@@ -326,7 +349,7 @@ class _Lessons:
 
         _wait(self.go, self.progress).then(
             teach,
-            [asking.model, self.name, self.paths],
+            [choice.model, self.name, self.paths],
             [self.progress, self.go, self.stop, asking.picker],
             **_long(options),
         )
@@ -340,7 +363,11 @@ class _Lessons:
             return text, _prompts_of(_models()[model], visitors, request)
 
         self.show.click(
-            show, [asking.model, self.paths], [self.progress, asking.picker], **_PRIVATE
+            show,
+            [choice.model, self.paths],
+            [self.progress, asking.picker],
+            show_progress="hidden",
+            **_PRIVATE,
         )
 
         def take_prompt(
@@ -358,15 +385,13 @@ class _Lessons:
 
         self.file.change(
             take_prompt,
-            [self.file, asking.model],
+            [self.file, choice.model],
             [self.file, self.told, asking.picker],
+            show_progress="hidden",
             **_PRIVATE,
         )
 
-        def stop(request: gr.Request) -> None:
-            visitors.of(str(request.session_hash)).cancel.set()
-
-        self.stop.click(stop, queue=False, show_progress="hidden", **_PRIVATE)
+        self.stop.click(_stopper(visitors), queue=False, show_progress="hidden", **_PRIVATE)
 
 
 #: For events: no programming interface beside the page, for it would get around it.
@@ -381,6 +406,15 @@ def _long(options: WebOptions) -> dict[str, Any]:
         "concurrency_limit": options.jobs,
         "concurrency_id": _LINE,
     }
+
+
+def _stopper(visitors: Visitors) -> Callable[[gr.Request], None]:
+    """Stops what is being done for whoever asks."""
+
+    def stop(request: gr.Request) -> None:
+        visitors.of(str(request.session_hash)).cancel.set()
+
+    return stop
 
 
 def _wait(button: gr.Button, progress: gr.HTML) -> Any:

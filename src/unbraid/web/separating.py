@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,12 +30,15 @@ from unbraid.checkpoints.prompt_store import open_prompt
 from unbraid.errors import AudioError, Cancelled, ConfigError, PromptError, UnbraidError
 from unbraid.separation.settings import SeparationConfig
 from unbraid.types import Progress
+from unbraid.web.choices import listed_folder
 from unbraid.web.options import WebOptions
 from unbraid.web.visitors import Upload, Visitor, take_upload
 from unbraid.web.working import HowFar, Pace, clock
 
 #: The name of the mixture where stems have theirs.
 MIXTURE = "mixture"
+#: How many stems can be asked for at once.
+MOST_STEMS = 16
 
 # A browser plays samples of these kinds as they lie in the file.
 _PLAYED_CONTAINERS = ("WAV", "WAVEX")
@@ -154,6 +158,11 @@ def separate(
             raise ConfigError("there is nothing to separate yet; bring or record something first.")
         if not wishes.prompts:
             raise PromptError("nothing is ticked; tick what you want to hear by itself.")
+        if len(wishes.prompts) > MOST_STEMS:
+            raise ConfigError(
+                f"{len(wishes.prompts)} stems at once are too many; ask for {MOST_STEMS} at most."
+            )
+        listed_folder(wishes.model)
         visitor.files.clear()
         visitor.archive.clear()
         tell(HowFar("Loading the model"))
@@ -163,9 +172,7 @@ def separate(
 
 def readable(error: UnbraidError, visitor: Visitor) -> str:
     """An error without the folders of the machine that the page runs on."""
-    text = str(error).replace(f"{visitor.folder}/", "")
-    for folder in ("recording/", "clips/", "prompts/", "stems/"):
-        text = text.replace(folder, "")
+    text = re.sub(rf"{re.escape(str(visitor.folder))}/(?:[^/]+/)*", "", str(error))
     return text[:1].upper() + text[1:]
 
 

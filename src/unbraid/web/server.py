@@ -110,12 +110,15 @@ def _launch(page: gr.Blocks, visitors: Visitors, options: WebOptions) -> str:
             css=_STYLE.read_text(encoding="utf-8"),
         )
     except OSError as error:
+        where = f"port {options.port}" if options.port else "port 7860 and those after it"
         raise ConfigError(
-            f"the page cannot be served at {options.host}, port {options.port or 'of its choice'} "
-            f"({error}); choose another --port or --host."
+            f"the page cannot be served at {options.host}, {where}: it is taken, or not allowed; "
+            "choose another --port or --host."
         ) from error
     if options.is_shared and not public:
-        raise ConfigError("no public address could be had from Gradio's servers; leave --share out.")
+        raise ConfigError(
+            "no public address could be had from Gradio's servers; leave --share out."
+        )
     return public or local
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from unbraid._version import __version__
 from unbraid.apps.charts import minus
 from unbraid.downloads import size_in_words
-from unbraid.web.choices import ModelChoice, PromptChoice
+from unbraid.web.choices import MOST_REPEATS, ModelChoice, PromptChoice
 from unbraid.web.files import ARCHIVE, address
 from unbraid.web.options import WebOptions
 from unbraid.web.separating import MIXTURE, Separated
@@ -18,8 +18,8 @@ from unbraid.web.visitors import Upload, Visitor
 from unbraid.web.working import HowFar, clock
 
 _NO_NAMES = (
-    "This model knows no sound by name. Show it one: open \u201cTeach it a sound\u201d below, bring "
-    "clips, and choose \u201cAsk by example\u201d or \u201cTeach\u201d."
+    "This model knows no sound by name. Show it one: open \u201cTeach it a sound\u201d below, "
+    "bring clips, and choose \u201cAsk by example\u201d or \u201cTeach\u201d."
 )
 
 
@@ -114,7 +114,7 @@ def picked_counts(value: Any) -> dict[str, int]:
         and isinstance(row.get("name"), str)
         and isinstance(row.get("count"), int)
     }
-    return {name: min(count, 100) for name, count in counts.items() if count > 0}
+    return {name: min(count, MOST_REPEATS) for name, count in counts.items() if count > 0}
 
 
 def mixer_value(found: Separated, visitor: Visitor) -> dict[str, Any]:
@@ -151,11 +151,10 @@ def separated_html(found: Separated, visitor: Visitor) -> str:
     left_over = ""
     if found.left_over_db is not None:
         left_over = f" Left over: {minus(f'{found.left_over_db:.1f}')} dB of the mixture."
-    archive = escape(address(visitor.token, ARCHIVE), quote=True)
     return f"""<div class="ub-result">
   <p role="status"><strong>{escape(found.recording)}</strong> is separated into {len(stems)}
   {"stem" if len(stems) == 1 else "stems"}.{left_over}</p>
-  <p><a class="ub-button" href="{archive}" download="{ARCHIVE}">Download all, {size}</a></p>
+  <p><a class="ub-button" {_download(visitor, ARCHIVE)}>Download all, {size}</a></p>
   {warned}
   <details><summary>The same on the command line</summary>
   <code>{escape(found.command)}</code></details>
@@ -164,8 +163,7 @@ def separated_html(found: Separated, visitor: Visitor) -> str:
 
 def taught_html(taught: Taught, visitor: Visitor) -> str:
     """What came of a lesson."""
-    prompt = escape(address(visitor.token, taught.prompt.name), quote=True)
-    report = escape(address(visitor.token, taught.report.name), quote=True)
+    prompt, report = (_download(visitor, path.name) for path in (taught.prompt, taught.report))
     warnings = "".join(f"<li>{escape(text)}</li>" for text in taught.warnings)
     warned = f'<ul class="ub-warnings">{warnings}</ul>' if warnings else ""
     clips = f"{taught.num_clips} clip{'' if taught.num_clips == 1 else 's'}"
@@ -173,9 +171,14 @@ def taught_html(taught: Taught, visitor: Visitor) -> str:
   <p><strong>{escape(taught.name)}</strong> is learnt from {clips} and ticked above. It lifts the
   sound by {minus(f"{taught.after_db:.1f}")} dB SI-SDR over the mixture;
   before, it was {minus(f"{taught.before_db:.1f}")} dB.</p>
-  <p><a class="ub-button" href="{prompt}" download="{escape(taught.prompt.name)}">Download the prompt</a>
-  <a class="ub-button" href="{report}" download="{escape(taught.report.name)}">Download the report</a></p>
+  <p><a class="ub-button" {prompt}>Download the prompt</a>
+  <a class="ub-button" {report}>Download the report</a></p>
   {warned}</div>"""
+
+
+def _download(visitor: Visitor, name: str) -> str:
+    """What makes a link a download."""
+    return f'href="{escape(address(visitor.token, name))}" download="{escape(name)}"'
 
 
 def _bytes(options: WebOptions) -> int:

@@ -10,12 +10,13 @@ from pathlib import Path
 from unbraid.apps.keep_lesson import keep_lesson
 from unbraid.apps.queries import name_queries
 from unbraid.apps.teach import TeachOptions, teach
-from unbraid.checkpoints import load_bundle, model_fingerprint, resolve_model
+from unbraid.checkpoints import load_bundle, model_fingerprint
 from unbraid.checkpoints.bundle import read_config
 from unbraid.checkpoints.prompt_files import check_prompt_name
 from unbraid.checkpoints.prompt_store import check_made_for, open_prompt
 from unbraid.errors import Cancelled, PromptError
 from unbraid.types import Step
+from unbraid.web.choices import listed_folder
 from unbraid.web.options import WebOptions
 from unbraid.web.visitors import Visitor, take_upload
 from unbraid.web.working import HowFar, Pace
@@ -79,7 +80,7 @@ def teach_prompt(
         if not clips:
             raise PromptError("bring some clips first in which the sound is heard alone.")
         tell(HowFar("Loading the model"))
-        bundle = load_bundle(resolve_model(model))
+        bundle = load_bundle(listed_folder(model))
         pace = Pace("")
 
         def show(step: Step) -> None:
@@ -117,11 +118,11 @@ def show_examples(visitor: Visitor, model: str, clips: Sequence[Path]) -> tuple[
     with visitor.working():
         if not clips:
             raise PromptError("bring a clip first in which the sound is heard alone.")
-        config = read_config(resolve_model(model))
+        config = read_config(listed_folder(model))
         if config.tagger is None:
             raise PromptError(
-                f"{model} cannot be asked by example; teach it the sound, or pick a model that can, "
-                "such as query-mini."
+                f"{model} cannot be asked by example; teach it the sound, or pick a model that can "
+                "be, such as query-mini."
             )
         # The next clips take the place of these, and the sounds should stay.
         folder = visitor.new_folder("examples")
@@ -149,7 +150,7 @@ def take_prompt(visitor: Visitor, model: str, uploaded: str | Path) -> str:
         path = take_upload(uploaded, folder)
         try:
             stored = open_prompt(path)
-            model_folder = resolve_model(model)
+            model_folder = listed_folder(model)
             check_made_for(stored, model_fingerprint(model_folder), model_folder.name)
             known = read_config(model_folder).prompts
             if stored.name in known:

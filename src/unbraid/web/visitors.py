@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import threading
@@ -13,6 +12,9 @@ from pathlib import Path
 
 from unbraid.audio import AudioInfo, safe_name
 from unbraid.errors import AudioError, Cancelled, ConfigError
+
+# Work asks now and then whether it should stop.
+_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Visitor:
         self._lock = threading.Lock()
         self._is_busy = False
         self._is_gone = False
+        self._is_idle = threading.Event()
+        self._is_idle.set()
         self.folder.mkdir(parents=True)
 
     def new_folder(self, name: str) -> Path:
@@ -83,6 +87,7 @@ class Visitor:
             if self._is_busy:
                 raise ConfigError("something is being done for you already; wait for it.")
             self._is_busy = True
+            self._is_idle.clear()
             self.cancel.clear()
         try:
             yield
@@ -92,6 +97,7 @@ class Visitor:
                 is_gone = self._is_gone
             if is_gone:
                 self._remove()
+            self._is_idle.set()
 
     def leave(self) -> None:
         """Stop what is being done, and remove everything as soon as it has stopped."""
@@ -101,6 +107,10 @@ class Visitor:
             is_busy = self._is_busy
         if not is_busy:
             self._remove()
+
+    def wait(self, patience_s: float) -> None:
+        """Wait until nothing is being done any more."""
+        self._is_idle.wait(patience_s)
 
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -128,7 +138,9 @@ class Visitors:
         """
         with self._lock:
             if session in self._left:
-                raise ConfigError("the connection was lost, and your files are gone; reload the page.")
+                raise ConfigError(
+                    "the connection was lost, and your files are gone; reload the page."
+                )
             if session not in self._by_session:
                 folder = self._root / "visitors" / secrets.token_hex(8)
                 self._by_session[session] = Visitor(folder)
@@ -155,9 +167,12 @@ class Visitors:
             visitor.leave()
 
     def leave_all(self) -> None:
-        """Everybody leaves."""
-        for session in list(self._by_session):
+        """Everybody leaves; what is being done for them has stopped then."""
+        leaving = dict(self._by_session)
+        for session in leaving:
             self.leave(session)
+        for visitor in leaving.values():
+            visitor.wait(_PATIENCE_S)
 
     def __len__(self) -> int:
         return len(self._by_session)
@@ -176,7 +191,7 @@ def take_upload(uploaded: str | Path, folder: Path) -> Path:
     source = Path(uploaded)
     target = folder / safe_name(source.name)
     try:
-        os.replace(source, target)
+        source.replace(target)
     except FileNotFoundError as error:
         raise AudioError(f"{source.name}: did not arrive; upload it again.") from error
     with suppress(OSError):
