@@ -47,7 +47,10 @@ def test_its_links_lead_somewhere(document: str) -> None:
 
 def test_the_flags_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # a narrow help page cuts flags off
-    guides = ("docs/command-line.md", "docs/prompts.md", "docs/teaching.md", "docs/finetuning.md")
+    guides = (
+        "docs/command-line.md", "docs/prompts.md", "docs/teaching.md", "docs/finetuning.md",
+        "docs/web.md",
+    )  # fmt: skip
     text = "".join((ROOT / guide).read_text() for guide in guides)
     named = set(re.findall(r"--[a-z][a-z0-9]+", text))
     commands = [
@@ -55,6 +58,7 @@ def test_the_flags_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
         "evaluate", "compare", "data list", "data prepare", "data pack", "models download",
         "models verify", "models remove", "teach", "finetune", "models convert", "models inspect",
         "prompts list", "prompts show", "prompts install", "prompts remove", "prompts map",
+        "web",
     ]  # fmt: skip
     pages = [unbraid(*command.split(), "--help").stdout for command in commands]
     assert named <= set(re.findall(r"--[a-z][a-z0-9]+", " ".join(pages)))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import subprocess
 import sys
 import threading
 import time
@@ -19,8 +17,9 @@ import torch
 from typer.testing import CliRunner
 
 from command_line import unbraid, write_audio
+from handmade_prompts import write_copy
 from unbraid.apps.pictures import spectrogram_strip_png
-from unbraid.checkpoints import load_prompt
+from unbraid.checkpoints import load_prompt, resolve_model
 from unbraid.cli import app
 from unbraid.errors import (
     AudioError,
@@ -49,6 +48,7 @@ from unbraid.web.files import routes, zip_stream
 
 OPTIONS = WebOptions(device="cpu", max_minutes=1.0)
 RATE = 48_000
+MINI = resolve_model("mini")
 
 
 def silent(report: HowFar) -> None:
@@ -267,36 +267,37 @@ def bells(tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_a_taught_prompt_is_the_visitors_alone(
-    tmp_path: Path, visitor: Visitor, bells: list[Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, visitor: Visitor, bells: list[Path]
 ) -> None:
-    monkeypatch.setattr("unbraid.apps.teach._CHECKS_PER_SCENE", 1)
-    options = WebOptions(device="cpu", teach_minutes=0.001)
     clips = take_clips(visitor, bells)
     assert [clip.name for clip in clips] == ["bell.wav", "bell.wav"]
+    options = WebOptions(device="cpu", teach_minutes=0.001)
     taught = teach_prompt(visitor, "mini", "door-bell", clips, options, silent)
     assert load_prompt(taught.prompt).name == "door-bell"
     assert "door-bell.prompt.safetensors" in showing.taught_html(taught, visitor)
+    assert "door-bell" in [choice.name for choice in prompt_choices("mini", visitor)]
+    assert "door-bell" not in unbraid("prompts", "list").stdout
+
+
+def test_a_prompt_that_is_brought_is_the_visitors_alone(tmp_path: Path, visitor: Visitor) -> None:
+    def brought(place: str) -> Path:
+        return write_copy(tmp_path / "uploads" / place, MINI, "sfx", "door-bell")
+
+    assert take_prompt(visitor, "mini", brought("one")) == "door-bell"
+    assert take_prompt(visitor, "mini", brought("two")) == "door-bell"
+    assert len(visitor.prompts) == 1
     names = [choice.name for choice in prompt_choices("mini", visitor)]
     assert names.index("sfx-mix") < names.index("door-bell") < names.index("music-mix")
     other = Visitors(tmp_path / "others").of("other")
     assert "door-bell" not in [choice.name for choice in prompt_choices("mini", other)]
-    assert "door-bell" not in unbraid("prompts", "list").stdout
+    with pytest.raises(PromptError, match="another model"):
+        take_prompt(visitor, "query-mini", brought("three"))
 
     take_recording(visitor, uploaded(tmp_path), OPTIONS)
     found = separate(visitor, Wishes("mini", {"speech": 1, "door-bell": 1}), OPTIONS, silent)
     assert [track.name for track in found.tracks] == ["mixture", "speech", "door-bell"]
-
-    brought = tmp_path / "uploads" / "mine" / taught.prompt.name
-    brought.parent.mkdir()
-    brought.write_bytes(taught.prompt.read_bytes())
-    foreign = tmp_path / "uploads" / "foreign" / taught.prompt.name
-    foreign.parent.mkdir()
-    foreign.write_bytes(taught.prompt.read_bytes())
-    assert take_prompt(other, "mini", brought) == "door-bell"
-    assert "door-bell" in [choice.name for choice in prompt_choices("mini", other)]
-    with pytest.raises(PromptError, match="another model"):
-        take_prompt(other, "query-mini", foreign)
 
 
 def test_a_model_with_a_tagger_is_asked_by_example(
@@ -413,23 +414,6 @@ def test_strips_show_time_from_left_to_right_whatever_the_length() -> None:
 
 
 # ------------------------------------------------------------------ the page and the command
-
-
-def test_the_page_can_be_built_and_offers_no_other_interface(tmp_path: Path) -> None:
-    # In a process of its own, for Gradio leaves event loops open.
-    code = (
-        "import json, pathlib, sys\n"
-        "from unbraid.web.options import WebOptions\n"
-        "from unbraid.web.page import build_page\n"
-        "from unbraid.web.visitors import Visitors\n"
-        "page = build_page(Visitors(pathlib.Path(sys.argv[1])), WebOptions())\n"
-        "print(json.dumps(page.get_config_file()['dependencies']))\n"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    events_of_page = json.loads(done.stdout.splitlines()[-1])
-    assert len(events_of_page) > 10
-    assert all(event["api_visibility"] == "private" for event in events_of_page)
 
 
 def test_the_command_refuses_what_makes_no_sense() -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from unbraid.checkpoints import DEFAULT_MODEL
 from unbraid.checkpoints.fetching import download_model
-from unbraid.errors import MissingExtra, UnbraidError
+from unbraid.errors import ConfigError, MissingExtra, UnbraidError
 from unbraid.web import separating, showing, teaching
 from unbraid.web.choices import ModelChoice, model_choices, prompt_choices
 from unbraid.web.options import WebOptions
@@ -139,7 +139,7 @@ class _Choice:
     ) -> None:
         """Show what the chosen model is and knows, and have it downloaded."""
 
-        def show(name: str, request: gr.Request) -> tuple[Any, Any, Any, Any]:
+        def show(name: str, request: gr.Request) -> tuple[Any, ...]:
             model = _models()[name]
             is_offered = not model.is_here and model.can_be_fetched and options.may_download
             return (
@@ -147,9 +147,10 @@ class _Choice:
                 _prompts_of(model, visitors, request),
                 gr.update(visible=is_offered),
                 gr.update(visible=model.needs_consent, value=False),
+                "",
             )
 
-        shown = [self.about, asking.picker, self.fetching, self.consent]
+        shown = [self.about, asking.picker, self.fetching, self.consent, self.progress]
         page.load(show, self.model, shown, show_progress="hidden", **_PRIVATE)
         self.model.change(show, self.model, shown, show_progress="hidden", **_PRIVATE)
         self.stop.click(_stopper(visitors), queue=False, show_progress="hidden", **_PRIVATE)
@@ -162,6 +163,8 @@ class _Choice:
             pace = Pace("Downloading")
 
             def work(visitor: Visitor, tell: Callable[[HowFar], None]) -> str:
+                if _models()[name].needs_consent and not has_agreed:
+                    raise ConfigError("tick that you agree to its licence, then download it.")
                 with visitor.working():
                     download_model(
                         name,
@@ -181,7 +184,7 @@ class _Choice:
         self.fetch.click(
             fetch,
             [self.model, self.consent],
-            [self.progress, self.stop, self.fetch, self.model, *shown],
+            [self.stop, self.fetch, self.model, *shown],
             **_long(options),
         )
 

@@ -173,7 +173,8 @@ def separate(
 def readable(error: UnbraidError, visitor: Visitor) -> str:
     """An error without the folders of the machine that the page runs on."""
     text = re.sub(rf"{re.escape(str(visitor.folder))}/(?:[^/]+/)*", "", str(error))
-    return text[:1].upper() + text[1:]
+    # A message that begins with a word is a sentence; names stay as they are.
+    return text[:1].upper() + text[1:] if re.match(r"[a-z]+ ", text) else text
 
 
 def _separate(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from unbraid.errors import ConfigError, MissingExtra
@@ -48,14 +51,19 @@ _CONTENT_POLICY = "; ".join(
 def serve(options: WebOptions) -> None:
     """Serve the page until the program is stopped; then everything of all visitors is removed.
 
+    Ctrl-C ends it, and so does a polite request to end (SIGTERM), which leaves through
+    ``SystemExit``.
+
     Raises:
         ConfigError: If the port is taken, or the address cannot be listened at.
     """
-    with running(options) as address:
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _leave)
+    with suppress(KeyboardInterrupt), running(options) as address:
         print(f"The page is at {address} (stop it with Ctrl-C).", flush=True)
         if not options.is_private:
             print("Others can reach it.", flush=True)
-        _wait_for_the_end()
+        threading.Event().wait()
 
 
 @contextmanager
@@ -151,7 +159,8 @@ def _theme() -> gr.Theme:
         "button_primary_text_color": "#ffffff",
         "button_primary_text_color_dark": "#1d1b20",
     }
-    return gr.themes.Base(font=fonts, font_mono=fixed, radius_size="lg").set(**look)
+    hues = {"primary_hue": "pink", "secondary_hue": "pink"}
+    return gr.themes.Base(font=fonts, font_mono=fixed, radius_size="lg", **hues).set(**look)
 
 
 class _OwnContentOnly:
@@ -187,5 +196,5 @@ def _set_temporary(folder: str) -> Iterator[None]:
             os.environ["GRADIO_TEMP_DIR"] = former
 
 
-def _wait_for_the_end() -> None:
-    threading.Event().wait()
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,8 +93,7 @@ def teach_prompt(
         folder = visitor.folder / "prompts" / model_fingerprint(bundle.folder)[:16]
         folder.parent.mkdir(exist_ok=True)
         kept = keep_lesson(lesson, folder, bundle, install=False, overwrite=True)
-        if kept.prompt not in visitor.prompts:
-            visitor.prompts.append(kept.prompt)
+        _keep(visitor, kept.prompt)
         visitor.lessons |= {kept.prompt.name: kept.prompt, kept.report.name: kept.report}
         return Taught(
             name,
@@ -145,8 +145,9 @@ def take_prompt(visitor: Visitor, model: str, uploaded: str | Path) -> str:
         PromptError: If it was made for another model, or the model has a prompt of that name.
     """
     with visitor.working():
-        folder = visitor.folder / "prompts" / "brought"
-        folder.mkdir(parents=True, exist_ok=True)
+        # Each in a folder of its own: files may have equal names.
+        folder = visitor.folder / "prompts" / secrets.token_hex(4)
+        folder.mkdir(parents=True)
         path = take_upload(uploaded, folder)
         try:
             stored = open_prompt(path)
@@ -158,9 +159,20 @@ def take_prompt(visitor: Visitor, model: str, uploaded: str | Path) -> str:
         except Exception:
             path.unlink()
             raise
-        others = [kept for kept in visitor.prompts if open_prompt(kept).name != stored.name]
-        visitor.prompts = [*others, path]
+        _keep(visitor, path)
         return stored.name
+
+
+def _keep(visitor: Visitor, path: Path) -> None:
+    """Let a visitor have a prompt, in the place of one of that name for the same model."""
+    new = open_prompt(path).prompt
+    others = [(kept, open_prompt(kept).prompt) for kept in visitor.prompts if kept != path]
+    visitor.prompts = [
+        kept
+        for kept, other in others
+        if (other.name, other.fingerprint) != (new.name, new.fingerprint)
+    ]
+    visitor.prompts.append(path)
 
 
 def _sentence(text: str) -> str:
