@@ -83,6 +83,9 @@ class _Sink:
     def flush(self) -> None:
         """Nothing waits here."""
 
+    def close(self) -> None:
+        """Nothing is open here."""
+
     def take(self) -> bytes:
         """What has come since the last time."""
         taken = b"".join(self._parts)

@@ -103,7 +103,7 @@ class Mixer {
       ...track,
       sound: new Sound(new URL(track.sound, document.baseURI)),
       isMuted: false,
-      isSolo: track.name === MIXTURE ? false : false,
+      isSolo: false,
       volume: 1,
     }));
     // Stems are what one came for; the mixture would be heard on top of them.
@@ -303,7 +303,9 @@ class Mixer {
       let next = this.position;
       let stretches = await this.fetch(next);
       if (run !== this.run) return;
-      this.begun = this.context.currentTime + 0.06 - 0;
+      // At a whole frame, so that stretches meet without a gap.
+      const frames = this.context.sampleRate;
+      this.begun = Math.ceil((this.context.currentTime + 0.06) * frames) / frames;
       const origin = this.position;
       this.isPlaying = true;
       requestAnimationFrame(this.tick);
