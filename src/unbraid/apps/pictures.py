@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.apps.whole_files import write_whole
-from unbraid.dsp.levels import power_db
 from unbraid.dsp.log_spectrogram import (
     CEILING_DB,
     FLOOR_DB,
     HIGHEST_HZ,
     LOWEST_HZ,
     log_spectrogram_db,
+    log_spectrogram_of_stream_db,
 )
 from unbraid.types import Waveform
 
@@ -31,10 +31,8 @@ PIXELS_PER_INCH = 150
 BACKGROUND = "#14161c"
 INK = "#e8e8ec"
 
-# Of a strip: enough for a wide screen.
-_STRIP_COLUMNS = 1200
+# Of a strip, which is twice as many pixels as it is high on a page.
 _STRIP_ROWS = 180
-_PIECE_S = 30.0
 
 _TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
@@ -112,8 +110,7 @@ def spectrogram_strip_png(
     """A spectrogram without axes, title and margins, as the content of a PNG file.
 
     Its width is the duration, its height runs from ``LOWEST_HZ`` to ``HIGHEST_HZ`` on a logarithmic
-    axis; colours are those of the other pictures. Memory does not grow with the length: a column
-    of a long recording is the mean power of what it stands for.
+    axis; colours are those of the other pictures. Memory hardly grows with the length.
 
     Args:
         blocks: The recording, block by block.
@@ -122,16 +119,14 @@ def spectrogram_strip_png(
     """
     from matplotlib.image import imsave
 
-    columns = [
-        _strip_columns(Waveform(piece, sample_rate), _STRIP_COLUMNS / duration_s)
-        for piece in _pieces(blocks, round(_PIECE_S * sample_rate))
-    ]
-    if not columns:
-        columns = [torch.full((1, _STRIP_ROWS), FLOOR_DB)]
+    levels_db = log_spectrogram_of_stream_db(blocks, sample_rate, duration_s)
+    # A strip is low; the mean of some rows does for it.
+    shape = (len(levels_db), _STRIP_ROWS)
+    levels_db = torch.nn.functional.adaptive_avg_pool2d(levels_db[None], shape)[0]
     picture = io.BytesIO()
     imsave(
         picture,
-        torch.cat(columns).T.numpy(),
+        levels_db.T.numpy(),
         vmin=FLOOR_DB,
         vmax=CEILING_DB,
         cmap="magma",
@@ -139,33 +134,6 @@ def spectrogram_strip_png(
         format="png",
     )
     return picture.getvalue()
-
-
-def _strip_columns(piece: Waveform, per_second: float) -> Float[Tensor, "column row"]:
-    """A piece's levels in so many columns a second, or as many as it has frames."""
-    levels_db = log_spectrogram_db(piece)
-    num_columns = min(len(levels_db), max(1, round(per_second * piece.duration_s)))
-    power = 10.0 ** (levels_db / 10.0)
-    shape = (num_columns, _STRIP_ROWS)
-    return power_db(torch.nn.functional.adaptive_avg_pool2d(power[None], shape)[0])
-
-
-def _pieces(
-    blocks: Iterable[Float[Tensor, "channel _"]], length: int
-) -> Iterator[Float[Tensor, "channel _"]]:
-    """The same samples in pieces of one length; the last one may be shorter."""
-    held: list[Tensor] = []
-    num_held = 0
-    for block in blocks:
-        held.append(block)
-        num_held += block.shape[1]
-        while num_held >= length:
-            joined = torch.cat(held, dim=1)
-            yield joined[:, :length]
-            held = [joined[:, length:]]
-            num_held -= length
-    if num_held:
-        yield torch.cat(held, dim=1)
 
 
 def _label(axis: Axes, title: str, *, is_first: bool) -> None:
