@@ -57,7 +57,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.developing: $(VENV)/.installed
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,augment,export,eval,pesq,hdf5,map,lora,cluster,serve]' --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,augment,export,eval,pesq,hdf5,map,lora,cluster,serve,web]' --group dev
 	touch $@
 
 clean:

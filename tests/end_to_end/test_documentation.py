@@ -51,7 +51,7 @@ def test_its_links_lead_somewhere(document: str) -> None:
 
 def test_the_flags_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # a narrow help page cuts flags off
-    names = ("command-line", "prompts", "teaching", "finetuning", "adapting")
+    names = ("command-line", "prompts", "teaching", "finetuning", "adapting", "web")
     guides = [f"docs/{name}.md" for name in names]
     text = "".join((ROOT / guide).read_text() for guide in guides)
     # Further on, it shows flags of other programs.
@@ -63,7 +63,7 @@ def test_the_flags_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
         "models verify", "models remove", "separate-many", "teach", "finetune", "adapt",
         "models convert", "models inspect",
         "prompts list", "prompts show", "prompts install", "prompts remove", "prompts map",
-        "serve",
+        "serve", "web",
     ]  # fmt: skip
     pages = [unbraid(*command.split(), "--help").stdout for command in commands]
     assert named <= set(re.findall(r"--[a-z][a-z0-9]+", " ".join(pages)))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from unbraid.apps.whole_files import write_whole
 from unbraid.dsp.log_spectrogram import (
@@ -15,6 +19,7 @@ from unbraid.dsp.log_spectrogram import (
     HIGHEST_HZ,
     LOWEST_HZ,
     log_spectrogram_db,
+    log_spectrogram_of_stream_db,
 )
 from unbraid.types import Waveform
 
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
 PIXELS_PER_INCH = 150
 BACKGROUND = "#14161c"
 INK = "#e8e8ec"
+
+# Of a strip, which is twice as many pixels as it is high on a page.
+_STRIP_ROWS = 180
 
 _TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
@@ -93,6 +101,38 @@ def spectrogram_png(panels: Sequence[tuple[str, Waveform]]) -> bytes:
     bar.outline.set_visible(False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
+    return picture.getvalue()
+
+
+def spectrogram_strip_png(
+    blocks: Iterable[Float[Tensor, "channel _"]], sample_rate: int, duration_s: float
+) -> bytes:
+    """A spectrogram without axes, title and margins, as the content of a PNG file.
+
+    Its width is the duration, its height runs from ``LOWEST_HZ`` to ``HIGHEST_HZ`` on a logarithmic
+    axis; colours are those of the other pictures. Memory hardly grows with the length.
+
+    Args:
+        blocks: The recording, block by block.
+        sample_rate: Of the blocks, in Hz.
+        duration_s: Length of all blocks together.
+    """
+    from matplotlib.image import imsave
+
+    levels_db = log_spectrogram_of_stream_db(blocks, sample_rate, duration_s)
+    # A strip is low; the mean of some rows does for it.
+    shape = (len(levels_db), _STRIP_ROWS)
+    levels_db = torch.nn.functional.adaptive_avg_pool2d(levels_db[None], shape)[0]
+    picture = io.BytesIO()
+    imsave(
+        picture,
+        levels_db.T.numpy(),
+        vmin=FLOOR_DB,
+        vmax=CEILING_DB,
+        cmap="magma",
+        origin="lower",
+        format="png",
+    )
     return picture.getvalue()
 
 

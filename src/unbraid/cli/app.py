@@ -30,6 +30,7 @@ from unbraid.cli.separate_many import separate_many
 from unbraid.cli.serve import serve
 from unbraid.cli.teach import teach
 from unbraid.cli.train import train
+from unbraid.cli.web import web
 from unbraid.heap import share_heap
 
 _EPILOG = (
@@ -67,6 +68,7 @@ app.command()(export)
 app.command()(train)
 app.command()(serve)
 app.command()(demo)
+app.command()(web)
 
 
 def main() -> None:
