@@ -20,10 +20,10 @@ class SourcesAsText(griffe.Extension):
 
 
 def paragraphs(text: str) -> str:
-    """Make ``Source: a`` and its indented lines a paragraph that begins in bold.
+    r"""Make ``Source: a`` and its indented lines a paragraph that begins in bold.
 
-    >>> paragraphs("Source: A. Author,\\n    2025.\\n\\nMore.")
-    '**Source:** A. Author,\\n2025.\\n\\nMore.'
+    >>> paragraphs("Source: A. Author,\n    2025.\n\nMore.")
+    '**Source:** A. Author,\n2025.\n\nMore.'
     """
     lines: list[str] = []
     is_inside = False

@@ -8,18 +8,17 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import pkgutil
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import click
-import typer
+import typer.main
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from typer.cli import get_docs_for_click
 
 import unbraid
 from unbraid.checkpoints import ModelInfo, list_models
@@ -52,7 +51,9 @@ _PACKAGES: Mapping[str, str] = {
 }
 
 #: Links of the guides to files outside the folder of the site.
-_CARD = re.compile(r"\]\((?:\.\./)*src/unbraid/weights/(?P<name>[\w.-]+)/README\.md(?P<anchor>#[^)]*)?\)")
+_CARD = re.compile(
+    r"\]\((?:\.\./)*src/unbraid/weights/(?P<name>[\w.-]+)/README\.md(?P<anchor>#[^)]*)?\)"
+)
 _README = re.compile(r"\]\((?:\.\./)+README\.md(?P<anchor>#[^)]*)?\)")
 
 
@@ -67,7 +68,7 @@ def on_config(config: MkDocsConfig) -> None:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Make the pages."""
-    made = {_COMMANDS: command_page(typer.main.get_command(app))}
+    made = {_COMMANDS: command_page()}
     made |= {_model_page(info): model_page(info) for info in _shipped()}
     made |= {_python_page(name): python_page(name, text) for name, text in _PACKAGES.items()}
     for path, text in made.items():
@@ -94,60 +95,16 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 # ------------------------------------------------------------------ commands
 
 
-def command_page(root: click.Command) -> str:
-    """Every command with its arguments and flags, as ``--help`` has them."""
-    parts = [
-        "# All commands and flags",
-        "Made from the program itself, as `unbraid COMMAND --help` prints it. "
-        "[What goes in and what comes out](../command-line.md) is another page.",
-    ]
-    for path, command in _commands(root, "unbraid"):
-        context = click.Context(command, info_name=path)
-        parts.append(f"## {path}")
-        parts.append(_prose(command.help))
-        usage = " ".join([path, *command.collect_usage_pieces(context)])
-        parts.append(f"```text\n{usage}\n```")
-        rows = [row for parameter in command.params if (row := _row(parameter, context))]
-        if rows:
-            parts.append("\n".join(["| | | default |", "|---|---|---|", *rows]))
-    if root.epilog:
-        parts.append(f"## Exit codes\n\n{_prose(root.epilog)}")
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
-    """The commands that do something, by the order in which they are listed."""
-    if not isinstance(command, click.Group):
-        yield path, command
-        return
-    for name, inner in command.commands.items():
-        if not inner.hidden:
-            yield from _commands(inner, f"{path} {name}")
-
-
-def _row(parameter: click.Parameter, context: click.Context) -> str | None:
-    if isinstance(parameter, click.Argument):
-        name = parameter.make_metavar(context)
-        text, default = getattr(parameter, "help", "") or "", ""
-    else:
-        record = parameter.get_help_record(context)
-        if record is None or "--help" in parameter.opts:
-            return None
-        name, text = record
-        # What click appends to the text has a column of its own.
-        text, _, default = text.partition("[default: ")
-        default = default.partition("]")[0]
-        text = text.replace("[required]", "").strip()
-        default = "needed" if parameter.required else default
-    return f"| `{name}` | {_cell(text)} | {f'`{default}`' if default else ''} |"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
-
-
-def _prose(text: str | None) -> str:
-    return inspect.cleandoc(text or "").replace("\b\n", "").replace("<", "&lt;")
+def command_page() -> str:
+    """Every command with its arguments and flags, as ``--help`` has them, by typer's own tool."""
+    root = typer.main.get_command(app)
+    context = root.context_class(root, info_name="unbraid")
+    made = get_docs_for_click(obj=root, ctx=context, name="unbraid")
+    _, _, commands = made.partition("# `unbraid`\n")
+    return (
+        "# All commands and flags\n\nMade from the program: `unbraid COMMAND --help` says the "
+        "same. [What goes in and what comes out](../command-line.md) is another page.\n" + commands
+    )
 
 
 # ------------------------------------------------------------------ models
@@ -160,11 +117,14 @@ def model_page(info: ModelInfo) -> str:
         "licence": info.licence,
         "parameters": f"{info.num_parameters:,}",
         "sample rate": f"{info.sample_rate:,} Hz",
-        "prompts": ", ".join(f"`{name}`" for name in info.prompts) or "none: it is asked by example",
+        "prompts": ", ".join(f"`{name}`" for name in info.prompts)
+        or "none: it is asked by example",
         "weights": info.source,
         "digest": f"`{info.digest}`",
     }
-    table = "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())])
+    table = "\n".join(
+        ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]
+    )
     title, _, text = card.text.partition("\n")
     return f"{title}\n\n{table}\n\n{text.strip()}\n"
 
