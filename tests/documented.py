@@ -11,9 +11,13 @@ import re
 import shlex
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from typing import Any
+
+import typer.main
+from typer import Exit
 
 from conftest import ROOT
+from unbraid.cli import app
 
 _BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$",
@@ -103,3 +107,29 @@ def blocks(page: str) -> tuple[Block, ...]:
 def all_blocks() -> list[Block]:
     """Those of all pages."""
     return [block for page in pages() for block in blocks(page)]
+
+
+@cache
+def program() -> Any:
+    """The commands as the parser sees them; they take a moment to put together."""
+    return typer.main.get_command(app)
+
+
+def refused(command: list[str]) -> str | None:
+    """Why the program would not take these arguments; None if it would."""
+    inner, path = program(), "unbraid"
+    words = list(command)
+    while hasattr(inner, "commands"):
+        if not words or words[0] not in inner.commands:
+            if words and words[0] in ("--help", "--version"):
+                return None
+            return f"{path} has no such command"
+        path = f"{path} {words[0]}"
+        inner = inner.commands[words.pop(0)]
+    try:
+        inner.make_context(path, words)
+    except Exit:
+        return None
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return None

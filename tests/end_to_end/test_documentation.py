@@ -7,15 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer.main
 import yaml
-from typer import Exit
 
 from command_line import unbraid
 from conftest import ROOT
 from documentation_material import make_material
-from documented import Block, all_blocks, blocks, pages
-from unbraid.cli import app
+from documented import Block, all_blocks, blocks, pages, refused
 from unbraid.config import check_keys
 from unbraid.training.config import TrainConfig
 
@@ -107,26 +104,6 @@ def test_every_command_is_one_of_ours() -> None:
 )
 def test_a_command_that_is_wrong_is_noticed(command: str) -> None:
     assert refused(command.split()) is not None
-
-
-def refused(command: list[str]) -> str | None:
-    """Why the program would not take these arguments; None if it would."""
-    inner, path = typer.main.get_command(app), "unbraid"
-    words = list(command)
-    while hasattr(inner, "commands"):
-        if not words or words[0] not in inner.commands:
-            if words and words[0] in ("--help", "--version"):
-                return None
-            return f"{path} has no such command"
-        path = f"{path} {words[0]}"
-        inner = inner.commands[words.pop(0)]
-    try:
-        inner.make_context(path, words)
-    except Exit:
-        return None
-    except Exception as error:
-        return str(error) or type(error).__name__
-    return None
 
 
 def test_what_else_the_shell_is_told_exists() -> None:
