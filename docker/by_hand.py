@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +77,7 @@ def build(path: Path, arguments: dict[str, str], into: Path) -> Stage:
             key, _, default = value[0].partition("=")
             stage.variables[key] = arguments.get(key, default)
         elif name == "ENV":
-            for key, text in zip(value[::3], value[1::3], strict=True):
+            for key, text in zip(value[::2], value[1::2], strict=True):
                 stage.variables[key] = _filled(text, {**os.environ, **stage.variables})
         elif name == "WORKDIR":
             stage.workdir = value[0]
@@ -128,7 +127,6 @@ def _run(command: str, stage: Stage) -> None:
     if any(program in command for program in _NEEDS_A_ROOT):
         print("  left out: it needs a root of its own", flush=True)
         return
-    # A virtual environment with copies of the interpreter's name can be moved between stages.
     where = stage.root / stage.workdir.lstrip("/")
     subprocess.run(
         ["sh", "-ec", stage.here(command)], cwd=where, env=stage.environment(), check=True
@@ -169,4 +167,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

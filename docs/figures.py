@@ -55,7 +55,7 @@ RANGE_DB = (-90.0, -10.0)
 
 def canvas(width: float, height: float) -> Figure:
     """An empty figure, in inches."""
-    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+    return Figure(figsize=(width, height), dpi=130, layout="constrained")
 
 
 def styled(axis: Axes, title: str = "", x: str = "", y: str = "") -> Axes:
@@ -145,7 +145,7 @@ def level_db(spectrogram: Tensor, n_fft: int) -> Tensor:
 def draw_spectrogram() -> Path:
     """One recording as a waveform and as a spectrogram."""
     mixture = mix_scene(SCENE)[0].samples[0, : 6 * RATE]
-    figure = canvas(8.0, 4.2)
+    figure = canvas(7.4, 4.2)
     upper, lower = figure.subplots(2, 1, height_ratios=(1, 2.4))
     time_s = torch.arange(len(mixture)) / RATE
     upper.plot(time_s[::16], mixture[::16], color=COLOURS[0], linewidth=0.4)
@@ -158,7 +158,7 @@ def draw_spectrogram() -> Path:
 def draw_windows() -> Path:
     """The same second with short, middle and long windows."""
     mixture = mix_scene(SCENE)[0].samples[:, round(1.6 * RATE) : round(3.0 * RATE)]
-    figure = canvas(9.0, 2.9)
+    figure = canvas(7.6, 2.8)
     for axis, n_fft in zip(figure.subplots(1, 3, sharey=True), (256, 2048, 16384), strict=True):
         config = StftConfig(n_fft, n_fft // 8, window="hann")
         levels = level_db(stft(mixture, config)[0], n_fft)
@@ -170,7 +170,7 @@ def draw_windows() -> Path:
 
 def draw_bands() -> Path:
     """How many bins each band of a model holds."""
-    figure = canvas(8.0, 2.6)
+    figure = canvas(7.4, 2.6)
     tables = {
         "TUSS: 61 bands": (bs_roformer_bands(RATE, 2048), 2048),
         "mini: 24 bands": (mel_bands(RATE, 3072, 24), 3072),
@@ -208,7 +208,7 @@ def draw_masks(separator: Separator) -> Path:
     found = stft(estimate[None, start:stop], config)[0]
     ideal = wiener_like_masks(spectra[None])[0, 0]
     own = (found.abs() / whole[0].abs().clamp_min(1e-6)).clamp(0, 1)
-    figure = canvas(9.5, 5.0)
+    figure = canvas(7.6, 4.6)
     axes = figure.subplots(2, 3, sharex=True, sharey=True)
     duration_s, top_hz = (stop - start) / RATE, 6000
 
@@ -219,7 +219,7 @@ def draw_masks(separator: Separator) -> Path:
         show_bins(axis, values, duration_s, top_hz, title, limits=(0, 1), colours="gray")
 
     levels(axes[0, 0], whole[0], "the mixture")
-    mask(axes[0, 1], ideal, "ideal mask for speech (white: let through)")
+    mask(axes[0, 1], ideal, "ideal mask for speech")
     levels(axes[0, 2], ideal * whole[0], "the mixture through it")
     levels(axes[1, 0], spectra[0], "the speech alone")
     mask(axes[1, 1], own, "the mask of mini")
@@ -236,7 +236,7 @@ def draw_prompts(separator: Separator) -> Path:
         ("speech", "sfx-mix", "music-mix"),
         ("speech", "sfx-mix", "drums", "bass", "other"),
     )
-    figure = canvas(10.0, 4.6)
+    figure = canvas(7.8, 4.2)
     grid = figure.add_gridspec(len(asked), 6, width_ratios=(1.25, 1, 1, 1, 1, 1))
     show_log_spectrogram(figure.add_subplot(grid[:, 0]), mixture.samples[0], "the recording")
     for row, prompts in enumerate(asked):
@@ -251,7 +251,7 @@ def draw_prompts(separator: Separator) -> Path:
 
 def draw_chunks(separator: Separator) -> Path:
     """How a recording is cut, what each chunk counts where, and why."""
-    figure = canvas(8.0, 4.8)
+    figure = canvas(7.4, 4.8)
     upper, lower = figure.subplots(2, 1, height_ratios=(1, 1))
     config = separator.model.config
     plan = make_plan(config.segment_s, config.overlap_s, 100)
@@ -319,7 +319,7 @@ def draw_loss() -> Path:
     """The loss of TUSS for a source that sounds, and for one that is silent."""
     torch.manual_seed(0)
     reference, noise, other = torch.randn(3, 8000).double()
-    figure = canvas(8.5, 3.2)
+    figure = canvas(7.6, 3.2)
     left, right = figure.subplots(1, 2)
     levels_db = torch.linspace(-10, 60, 71).double()
     for ceiling, colour in ((30.0, COLOURS[0]), (100.0, INK)):
@@ -354,7 +354,7 @@ def draw_loss() -> Path:
 
 def draw_measures(separator: Separator) -> Path:
     """What doing nothing gives, what the model gives, and what a mask could give."""
-    figure = canvas(8.5, 3.2)
+    figure = canvas(7.6, 3.2)
     axes = figure.subplots(1, 2, sharey=True)
     for axis, scene in zip(axes, SCENES[:2], strict=True):
         mixture, references = mix_scene(scene)
@@ -385,7 +385,7 @@ def draw_presence(separator: Separator) -> Path:
         reference[: start_s * RATE] = 0
         reference[stop_s * RATE :] = 0
     stems = separator.separate(Waveform(references.sum(dim=0)[None], RATE), SCENE.prompts)
-    figure = canvas(8.0, 3.6)
+    figure = canvas(7.4, 3.6)
     axes = figure.subplots(len(SCENE.prompts), 1, sharex=True)
     for axis, (name, presence), reference, colour in zip(
         axes, stems.presence.items(), references, COLOURS, strict=False
