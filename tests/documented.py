@@ -24,7 +24,7 @@ _BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 #: What a comment about running looks like, well written or not.
-_MARK = re.compile(r"<!--\s*(?:not[ -]run|skip|no[ -]run).*?-->", re.IGNORECASE)
+_MARK = re.compile(r"^<!--\s*(?:not[ -]run|skip|no[ -]run).*?-->", re.IGNORECASE | re.MULTILINE)
 #: Of the shell. Blocks without a language hold commands or a layout of files.
 _SHELL = ("", "sh", "console", "bash")
 _KNOWN_LANGUAGES = (*_SHELL, "python", "yaml", "text", "csv", "json")

@@ -21,8 +21,8 @@ QUICK = ["README.md", "docs/python.md", "docs/prompts.md", "docs/getting-started
 
 #: What is added to a command, so that it takes seconds here.
 SHORTER = {
-    "teach": ["--steps", "2", "--minutes", "0.2", "--quiet"],
-    "finetune": ["--steps", "1", "--minutes", "0.2", "--crop", "1", "--quiet"],
+    "teach": ["--steps", "1", "--minutes", "0.02", "--quiet"],
+    "finetune": ["--steps", "1", "--minutes", "0.02", "--crop", "1", "--quiet"],
     "evaluate": ["--limit", "1", "--cases", "1", "--quiet"],
     "export": ["--length", "1"],
     "separate": ["--quiet"],
