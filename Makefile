@@ -3,6 +3,7 @@
 # make check   format, lint, types, import contracts
 # make bench   everything that is measured: speed and memory, peers, quality, as tables
 # make slow    the tests that take minutes
+# make docs    the documentation site, in build/site
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +11,7 @@ BIN = $(VENV)/bin
 JOBS ?= 2
 MANIFEST ?= $(or $(UNBRAID_SHARED),../shared)/data/manifest.csv
 
-.PHONY: demo test slow check bench clean
+.PHONY: demo test slow check docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/unbraid demo
@@ -27,6 +28,10 @@ check: $(VENV)/.developing
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Broken links, pages that the navigation lacks and names that are gone are errors.
+docs: $(VENV)/.developing
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Speed takes about twenty minutes, and wants the machine for itself.
 bench: $(VENV)/.developing
@@ -57,7 +62,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.developing: $(VENV)/.installed
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,augment,export,eval,pesq,hdf5,map,lora,cluster,serve,web]' --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,augment,export,eval,pesq,hdf5,map,lora,cluster,serve,web]' --group dev --group docs
 	touch $@
 
 clean:
