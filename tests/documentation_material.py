@@ -67,6 +67,7 @@ def make_material(folder: Path) -> None:
             )
     for name, samples in {"dialog": woman, "fx": effects, "click": 0.1 * knocks}.items():
         _write(folder / "film-stems" / f"{name}.wav", samples)
+    (folder / "list.csv").write_text("path,name\nfilm.wav,a film\ntalk.flac,a talk\n")
     with (folder / "films.csv").open("w", newline="") as file:
         names = ("dialog", "fx", "click")
         rows = csv.writer(file)
