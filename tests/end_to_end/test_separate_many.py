@@ -36,8 +36,10 @@ def bundle(tiny_model: WaveformModel, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a busy machine lets processes measure may not decide what their products are."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("UNBRAID_PRODUCTS", "blas")
 
 
 def manifest_of(folder: Path, num_recordings: int, duration_s: float = 0.5) -> Path:
@@ -154,7 +156,7 @@ def test_an_address_where_nobody_answers_is_an_error(bundle: Path, tmp_path: Pat
 
 def test_a_worker_with_another_model_is_refused(bundle: Path, tmp_path: Path) -> None:
     options = SeparateOptions("tiny", "0" * 64)
-    setup = Setup(str(bundle), SeparationConfig(), options, PROMPTS, {}, str(tmp_path))
+    setup = Setup(str(bundle), SeparationConfig(), options, PROMPTS, {}, str(tmp_path), "blas")
     with pytest.raises(CheckpointError, match="differs from the one that this run began with"):
         load_for(setup, "cpu")
 

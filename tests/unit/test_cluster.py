@@ -29,6 +29,7 @@ from unbraid.errors import (
     MissingExtra,
 )
 from unbraid.models.waveform import WaveformModel
+from unbraid.nn.products import onednn_is_faster
 
 OPTIONS = SeparateOptions(model_name="tiny", model_digest="0" * 64)
 NEVER = threading.Event()
@@ -294,7 +295,7 @@ def separator(tiny_model: WaveformModel) -> Separator:
 def worker_for(
     separator: Separator, out: str, options: SeparateOptions = OPTIONS, name: str = "w"
 ) -> Worker:
-    setup = Setup("tiny", separator.engine.config, options, ("speech",), {}, out)
+    setup = Setup("tiny", separator.engine.config, options, ("speech",), {}, out, "blas")
     return Worker(setup, name, separator)
 
 
@@ -461,3 +462,12 @@ def test_nothing_afar_is_touched_where_the_network_is_forbidden(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DataError, match="HF_HUB_OFFLINE forbids the network"):
         stores.read("s3://bucket/list.csv")
+
+
+def test_products_are_those_that_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, expected in (("blas", False), ("onednn", True)):
+        monkeypatch.setenv("UNBRAID_PRODUCTS", said)
+        assert onednn_is_faster() is expected
+    monkeypatch.setenv("UNBRAID_PRODUCTS", "mkl")
+    with pytest.raises(ConfigError, match="must be blas or onednn"):
+        onednn_is_faster()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from unbraid.apps.separate_files import SeparateOptions, stems_of
+from unbraid.apps.separator import load_separator
 from unbraid.apps.whole_files import make_folder, write_whole
 from unbraid.apps.workplace import clear_leftovers
 from unbraid.checkpoints import find_prompts, model_info
@@ -18,8 +19,9 @@ from unbraid.cluster.crew import Crew
 from unbraid.cluster.dispatch import dispatch
 from unbraid.cluster.manifest import Entry, Shard, read_entries
 from unbraid.cluster.table import Row, Summary, summarise, table_text
-from unbraid.cluster.worker import Setup, load_for
+from unbraid.cluster.worker import Setup
 from unbraid.errors import ConfigError, UnbraidError
+from unbraid.nn.products import onednn_is_faster
 from unbraid.separation.settings import SeparationConfig
 
 #: The names of the table and the summary, without what follows the dot.
@@ -171,8 +173,11 @@ def _prepare(
         prompts=tuple(asked),
         prompt_digests=found.digests,
         out=options.out if stores.is_address(options.out) else str(Path(options.out).absolute()),
+        products="onednn" if onednn_is_faster() else "blas",
     )
-    separator = load_for(setup, "cpu")
+    separator = load_separator(
+        folder, config, device="cpu", prompts=[stored.path for stored in found.taught.values()]
+    )
     for each in set(names.values()):
         stems_of(separator, each, separate_options)
     return setup, tuple(

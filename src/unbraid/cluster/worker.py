@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import tempfile
 import threading
@@ -30,6 +31,7 @@ from unbraid.errors import (
     ConfigError,
     UnbraidError,
 )
+from unbraid.nn.products import PRODUCTS
 from unbraid.separation.settings import SeparationConfig
 
 
@@ -44,6 +46,8 @@ class Setup:
         prompts: All names and prompt files that recordings are separated into.
         prompt_digests: Name → SHA-256 of those that the model has not learned.
         out: A folder that every machine sees, or an address.
+        products: What multiplies matrices on processors, ``blas`` or ``onednn``. They round
+            differently, so workers may not choose for themselves, as ``nn.products`` does.
     """
 
     model: str
@@ -52,6 +56,7 @@ class Setup:
     prompts: tuple[str, ...]
     prompt_digests: Mapping[str, str]
     out: str
+    products: str
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,14 @@ class Outcome:
 
 
 def load_for(setup: Setup, device: str | None) -> Separator:
-    """The separator of a worker.
+    """The separator of a worker; it sets ``UNBRAID_PRODUCTS`` for the process.
 
     Raises:
         CheckpointError: If model or prompts are missing, or others than those of the machine
             that began the run.
         PromptError, ConfigError: As ``load_separator``.
     """
+    os.environ[PRODUCTS] = setup.products
     info = model_info(setup.model)
     if info.digest != setup.options.model_digest:
         raise CheckpointError(

@@ -7,6 +7,7 @@ instructions of some unused, and oneDNN is then twice as fast.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -14,6 +15,12 @@ from functools import cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from unbraid.errors import ConfigError
+
+#: The environment variable that decides, in place of a measurement, and what it may say.
+PRODUCTS = "UNBRAID_PRODUCTS"
+CHOICES = ("blas", "onednn")
 
 # A choice that hangs on noise would let the last bits of results change from run to run.
 _CLEARLY_FASTER = 1.5
@@ -52,9 +59,24 @@ class Weights:
         return torch.bmm(rows, self._matrices, out=out).unbind()
 
 
-@cache
 def onednn_is_faster() -> bool:
-    """Measure once, in a few milliseconds, whether oneDNN is clearly faster than the BLAS."""
+    """Whether oneDNN is clearly faster than the BLAS: measured once, in a few milliseconds.
+
+    The two round differently, and a busy machine can mislead the measurement. Where several
+    processes have to give the same bits, ``UNBRAID_PRODUCTS`` says what it shall be for all of
+    them: ``blas`` or ``onednn``.
+
+    Raises:
+        ConfigError: If it says anything else.
+    """
+    said = os.environ.get(PRODUCTS, "")
+    if said not in ("", *CHOICES):
+        raise ConfigError(f"{PRODUCTS}={said}: must be {' or '.join(CHOICES)}.")
+    return said == "onednn" if said else _measured_faster()
+
+
+@cache
+def _measured_faster() -> bool:
     # From a generator of its own: whoever loads a model keeps the state of theirs.
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(_MEASURED_ROWS, _MEASURED_IN, generator=generator)
