@@ -68,6 +68,8 @@ def fuzzed(
         )
 
 
+# The server works in threads of this process meanwhile, and may draw random numbers.
+@pytest.mark.filterwarnings("ignore:Do not use the .random. module")
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
 @pytest.mark.parametrize(
