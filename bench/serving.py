@@ -8,7 +8,7 @@ attempt to its last stem. The server's memory is read from outside, before and a
 A second table compares rows of short recordings one by one and in one batch on this device; batches
 are what the server makes on a GPU.
 
-    python bench/serving.py [--jobs 200] [--seconds 1] [--queue 50] [--workers 2] [--rounds 2]
+    python bench/serving.py [--jobs 200] [--seconds 1] [--queue 50] [--workers 2] [--rounds 4]
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--queue", type=int, default=50)
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=4)
     options = parser.parse_args()
     print(f"{describe_machine()}, load {statistics.mean(os.getloadavg()):.1f}\n")
     show_crowds(options)

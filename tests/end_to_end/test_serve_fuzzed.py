@@ -34,7 +34,6 @@ CHECKS = [
     checks.content_type_conformance,
     checks.response_headers_conformance,
     checks.response_schema_conformance,
-    checks.negative_data_rejection,
     checks.missing_required_header,
     checks.unsupported_method,
     checks.ignored_auth,
@@ -69,6 +68,8 @@ def fuzzed(
         )
 
 
+# The server works in threads of this process meanwhile, and may draw random numbers.
+@pytest.mark.filterwarnings("ignore:Do not use the .random. module")
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
 @pytest.mark.parametrize(
@@ -105,7 +106,8 @@ def test_whatever_is_asked_the_answer_is_one_of_those_described(
             case.path_parameters["job_id"] = done.id
         if is_sensible and method == "POST":
             case.body |= {"file": fuzzed.recording.read_bytes(), "prompts": "speech,sfx"}
-        case.call_and_validate(checks=CHECKS, headers={"Authorization": f"Bearer {TOKEN}"})
+        chosen = CHECKS if is_sensible else [*CHECKS, checks.negative_data_rejection]
+        case.call_and_validate(checks=chosen, headers={"Authorization": f"Bearer {TOKEN}"})
 
     ask()
 
