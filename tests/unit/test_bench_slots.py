@@ -115,5 +115,5 @@ def test_bands_hold_what_lies_in_them(slots: ModuleType) -> None:
     tones = torch.stack([torch.sin(2 * math.pi * hz * time) for hz in (500.0, 1000.0, 5000.0)])
     for low_hz, high_hz, kept in ((0, 1000, 0), (1000, 2000, 1), (4000, 8000, 2)):
         inside = slots.within(tones, low_hz, high_hz)
-        torch.testing.assert_close(inside[kept], tones[kept], atol=1e-3, rtol=0.0)
+        torch.testing.assert_close(inside[kept], tones[kept], atol=5e-3, rtol=0.0)
         assert inside.square().sum() == pytest.approx(RATE / 2, rel=1e-3)
