@@ -181,6 +181,7 @@ def test_prompts_stand_in_the_order_in_which_models_are_asked(visitor: Visitor) 
 @pytest.mark.parametrize("sent", [None, [], {"prompts": [{}, 3, {"name": 1, "count": "x"}]}])
 def test_nonsense_from_the_page_picks_nothing(sent: object) -> None:
     assert showing.picked_counts(sent) == {}
+    assert showing.chosen_model(sent) == ""
     absurd = {"prompts": [{"name": "speech", "count": 10**9}]}
     assert showing.picked_counts(absurd) == {"speech": 8}
 

@@ -119,11 +119,11 @@ class _Choice:
     def __init__(self, options: WebOptions) -> None:
         gr.HTML(showing.heading_html("2. Model"))
         models = _models()
-        self.model = gr.Dropdown(
-            [(model.label, name) for name, model in models.items()],
-            value=DEFAULT_MODEL,
-            label="Model and licence",
-            show_label=False,
+        self.model = gr.HTML(
+            showing.models_value(models.values(), DEFAULT_MODEL),
+            html_template='<div class="ub-models"></div>',
+            js_on_load=_asset("models.js"),
+            apply_default_css=False,
             elem_id="ub-model",
         )
         self.about = gr.HTML(showing.model_html(models[DEFAULT_MODEL], options))
@@ -139,8 +139,8 @@ class _Choice:
     ) -> None:
         """Show what the chosen model is and knows, and have it downloaded."""
 
-        def show(name: str, request: gr.Request) -> tuple[Any, ...]:
-            model = _models()[name]
+        def show(chosen: Any, request: gr.Request) -> tuple[Any, ...]:
+            model = _model(chosen)
             is_offered = not model.is_here and model.can_be_fetched and options.may_download
             return (
                 showing.model_html(model, options),
@@ -157,27 +157,27 @@ class _Choice:
         if not options.may_download:
             return
 
-        def fetch(name: str, has_agreed: bool, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        def fetch(chosen: Any, has_agreed: bool, request: gr.Request) -> Iterator[dict[Any, Any]]:
+            model = _model(chosen)
             begun = {self.stop: gr.update(visible=True), self.fetch: gr.update(interactive=False)}
             ended = {self.stop: gr.update(visible=False), self.fetch: gr.update(interactive=True)}
             pace = Pace("Downloading")
 
             def work(visitor: Visitor, tell: Callable[[HowFar], None]) -> str:
-                if _models()[name].needs_consent and not has_agreed:
+                if model.needs_consent and not has_agreed:
                     raise ConfigError("tick that you agree to its licence, then download it.")
                 with visitor.working():
                     download_model(
-                        name,
+                        model.name,
                         accept_licence=has_agreed,
                         progress=lambda step: tell(pace.of_step(step)),
                         cancel=visitor.cancel,
                     )
-                return name
+                return model.name
 
             def done(name: str, visitor: Visitor) -> dict[Any, Any]:
-                labels = [(model.label, key) for key, model in _models().items()]
-                update = gr.update(choices=labels, value=name)
-                return {self.model: update, **dict(zip(shown, show(name, request), strict=True))}
+                value = showing.models_value(_models().values(), name)
+                return {self.model: value, **dict(zip(shown, show(value, request), strict=True))}
 
             yield from _steps(visitors, request, self.progress, begun, ended, work, done)
 
@@ -202,7 +202,7 @@ class _Asking:
             elem_id="ub-picker",
         )
         with gr.Accordion("More", open=False):
-            self.container = gr.Dropdown(list(_FORMATS.items()), value="wav", label="Stems as")
+            self.container = gr.Radio(list(_FORMATS.items()), value="wav", label="Stems as")
             self.residual = gr.Checkbox(label="Also keep what is left over (residual)")
             self.gate = gr.Checkbox(label="Silence a stem where its sound is absent (gate)")
         with gr.Row():
@@ -238,9 +238,10 @@ class _Results:
         """Separate."""
 
         def separate(
-            picked: Any, model: str, container: Any, has_residual: bool, is_gated: bool,
+            picked: Any, chosen: Any, container: Any, has_residual: bool, is_gated: bool,
             request: gr.Request,
         ) -> Iterator[dict[Any, Any]]:  # fmt: skip
+            model = showing.chosen_model(chosen)
             wishes = separating.Wishes(
                 model, showing.picked_counts(picked), container, has_residual, is_gated
             )
@@ -331,8 +332,9 @@ class _Lessons:
         )
 
         def teach(
-            model: str, name: str, clips: list[Path], request: gr.Request
+            chosen: Any, name: str, clips: list[Path], request: gr.Request
         ) -> Iterator[dict[Any, Any]]:
+            model = showing.chosen_model(chosen)
             begun = {
                 self.go: gr.update(interactive=False),
                 self.stop: gr.update(visible=True),
@@ -357,13 +359,13 @@ class _Lessons:
             **_long(options),
         )
 
-        def show(model: str, clips: list[Path], request: gr.Request) -> tuple[Any, Any]:
+        def show(chosen: Any, clips: list[Path], request: gr.Request) -> tuple[Any, Any]:
             def told(visitor: Visitor) -> str:
-                names = teaching.show_examples(visitor, model, clips)
+                names = teaching.show_examples(visitor, showing.chosen_model(chosen), clips)
                 return showing.message_html(f"Ticked above: {', '.join(names)}")
 
             text = _told(visitors, request, told)
-            return text, _prompts_of(_models()[model], visitors, request)
+            return text, _prompts_of(_model(chosen), visitors, request)
 
         self.show.click(
             show,
@@ -374,17 +376,17 @@ class _Lessons:
         )
 
         def take_prompt(
-            uploaded: str | None, model: str, request: gr.Request
+            uploaded: str | None, chosen: Any, request: gr.Request
         ) -> tuple[Any, Any, Any]:
             if uploaded is None:
                 return gr.skip(), gr.skip(), gr.skip()
 
             def told(visitor: Visitor) -> str:
-                name = teaching.take_prompt(visitor, model, uploaded)
+                name = teaching.take_prompt(visitor, showing.chosen_model(chosen), uploaded)
                 return showing.message_html(f"{name} is ticked above.")
 
             text = _told(visitors, request, told)
-            return None, text, _prompts_of(_models()[model], visitors, request)
+            return None, text, _prompts_of(_model(chosen), visitors, request)
 
         self.file.change(
             take_prompt,
@@ -497,6 +499,12 @@ def _picker(model: str, visitor: Visitor) -> dict[str, Any]:
 def _models() -> dict[str, ModelChoice]:
     """Name → model, the default first."""
     return {model.name: model for model in model_choices()}
+
+
+def _model(value: Any) -> ModelChoice:
+    """The model that the list of models says was chosen; the default for what is none."""
+    models = _models()
+    return models.get(showing.chosen_model(value), models[DEFAULT_MODEL])
 
 
 def _asset(name: str) -> str:

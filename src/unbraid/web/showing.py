@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -88,6 +88,18 @@ def model_html(model: ModelChoice, options: WebOptions) -> str:
         away = f"<p>It is not here: {escape(model.how_to_get)}</p>"
     return f"""<div class="ub-model"><p><strong>Licence: {escape(model.licence)}.</strong>
   {escape(model.about)}{link}</p>{away}</div>"""
+
+
+def models_value(models: Iterable[ModelChoice], chosen: str) -> dict[str, Any]:
+    """What the list of models is drawn from; it comes back with the visitor's choice."""
+    rows = [{"name": model.name, "label": model.label} for model in models]
+    return {"models": rows, "chosen": chosen}
+
+
+def chosen_model(value: Any) -> str:
+    """The model that was chosen, from what the list of models has sent; it may be any text."""
+    chosen = value.get("chosen") if isinstance(value, dict) else None
+    return chosen if isinstance(chosen, str) else ""
 
 
 def picker_value(prompts: Sequence[PromptChoice], note: str = "") -> dict[str, Any]:
