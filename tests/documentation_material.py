@@ -42,6 +42,7 @@ def make_material(folder: Path) -> None:
         "dog.wav": knocks,
         "bird.wav": shipped("effects", 9.0),
         "recordings/monday.wav": effects,
+        "place/morning.wav": other,
         "recordings/trip/tuesday.flac": stereo,
     }.items():
         _write(folder / name, samples)
