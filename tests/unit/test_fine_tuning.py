@@ -16,7 +16,12 @@ from unbraid.errors import ConfigError, MissingExtra
 from unbraid.models.registry import find_architecture
 from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
 from unbraid.objectives.measures import si_sdr_db
-from unbraid.training.methods.fine_tuning import FineTuningConfig, TunedModel, Tuning
+from unbraid.training.methods.fine_tuning import (
+    FineTuningConfig,
+    TunedModel,
+    Tuning,
+    from_references,
+)
 from unbraid.training.methods.low_rank import add_adapters
 
 RATE, LENGTH = 16_000, 800
@@ -56,7 +61,7 @@ def score(model: WaveformModel) -> float:
 
 def tuned(model: WaveformModel, what: str, steps: int = 12, **changes: object) -> TunedModel:
     config = FineTuningConfig(what=what, check_every=4, learning_rate=1e-2, **changes)  # type: ignore[arg-type]
-    return Tuning(model, config, CPU).learn(batches(), score, steps)
+    return Tuning(model, config, CPU).learn(from_references(batches(), CPU), score, steps)
 
 
 def changed_by(done: TunedModel, model: WaveformModel) -> set[str]:
@@ -106,7 +111,7 @@ def test_adapters_learn_what_another_attention_does(model: WaveformModel) -> Non
         return float(si_sdr_db(estimates, held_back.references).mean())
 
     config = FineTuningConfig(what="lora", rank=4, check_every=5, learning_rate=3e-2)
-    done = Tuning(model, config, CPU).learn(taught(), likeness, 20)
+    done = Tuning(model, config, CPU).learn(from_references(taught(), CPU), likeness, 20)
     assert done.best.score > done.checks[0].score + 0.5
     assert done.best.score == pytest.approx(likeness(done.model), abs=1e-3)
     changed = changed_by(done, model)
@@ -121,8 +126,10 @@ def test_equal_seeds_learn_alike(model: WaveformModel) -> None:
 
 def test_it_is_never_worse_than_its_start(model: WaveformModel) -> None:
     config = FineTuningConfig(check_every=1, patience=2, learning_rate=10.0)
-    done = Tuning(model, config, CPU).learn(batches(), lambda state: -(score(state) ** 2), 9)
-    worst = Tuning(model, config, CPU).learn(batches(), lambda state: 0.0, 9)
+    done = Tuning(model, config, CPU).learn(
+        from_references(batches(), CPU), lambda state: -(score(state) ** 2), 9
+    )
+    worst = Tuning(model, config, CPU).learn(from_references(batches(), CPU), lambda state: 0.0, 9)
     assert done.best.score >= done.checks[0].score
     assert worst.best.step == 0
     assert [check.step for check in worst.checks] == [0, 1, 2]
@@ -137,7 +144,7 @@ def test_a_loss_without_an_end_stops_it(model: WaveformModel) -> None:
         yield MixtureBatch(batch.mixture * torch.nan, batch.references, batch.prompt_indices)
 
     config = FineTuningConfig(check_every=2)
-    done = Tuning(model, config, CPU).learn(broken(), score, 9)
+    done = Tuning(model, config, CPU).learn(from_references(broken(), CPU), score, 9)
     assert done.checks[-1].step == 3
     assert done.best.step < 3
     assert all(bool(each.isfinite().all()) for each in done.model.state_dict().values())

@@ -40,7 +40,12 @@ from unbraid.mixing.songs import Song, SongPlanner
 from unbraid.models.inference import for_inference
 from unbraid.models.waveform import WaveformModel
 from unbraid.training.methods.checked_learning import Check
-from unbraid.training.methods.fine_tuning import FineTuningConfig, TunedModel, Tuning
+from unbraid.training.methods.fine_tuning import (
+    FineTuningConfig,
+    TunedModel,
+    Tuning,
+    from_references,
+)
 from unbraid.types import Step, StepCallback, Waveform
 
 T = TypeVar("T")
@@ -218,8 +223,9 @@ def finetune(
     deadline = time.monotonic() + 60.0 * options.minutes
     on_step(Step("measuring the model as it is", 0, None, "mixtures"))
     before, check_s = _timed(lambda: _measure(model, measured_on, device))
-    look = next(song_batches(planner, store, rows, crop_s, options.batch_size, options.seed))
-    _, step_s = _timed(lambda: tuning.loss(look).backward())
+    batches = song_batches(planner, store, rows, crop_s, options.batch_size, options.seed)
+    look = from_references(batches, device)
+    _, step_s = _timed(lambda: look(tuning.model).backward())
     end = deadline - check_s
     step_s += check_s / options.tuning.check_every
     affordable = max(1, int((end - time.monotonic() - 2 * check_s) / step_s))
@@ -234,7 +240,7 @@ def finetune(
         return _mean_over_prompts([*results], MEASURES[0])
 
     batches = song_batches(planner, store, rows, crop_s, options.batch_size, options.seed)
-    tuned = tuning.learn(batches, score, num_steps, goes_on)
+    tuned = tuning.learn(from_references(batches, device), score, num_steps, goes_on)
     on_step(Step("measuring the tuned model", 0, None, "mixtures"))
     after = _measure(tuned.model, measured_on, device)
     measured = tuple(

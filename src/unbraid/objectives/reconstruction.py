@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.errors import ConfigError
-from unbraid.objectives.assignment import assign_freely, gather_sources
+from unbraid.objectives.assignment import (
+    assign_freely,
+    assign_within_equal_prompts,
+    gather_sources,
+)
 from unbraid.objectives.losses import negative_snr
 
 
@@ -83,10 +87,18 @@ def in_best_order(
     estimates: Float[Tensor, "batch source time"],
     references: Float[Tensor, "batch source time"],
     config: ReconstructionConfig,
+    prompt_indices: Int[Tensor, "batch source"] | None = None,
 ) -> Float[Tensor, "batch source time"]:
     """The estimates in that order in which their mean loss is lowest.
 
     Every order is tried, so there should be few sources. The choice has no gradient.
+
+    Args:
+        estimates: To be put in order.
+        references: What they are held against.
+        config: The loss.
+        prompt_indices: Which prompt each source answers: only sources of equal prompts may trade
+            places. None for a model that gives sources of any kind in any order.
     """
     with torch.no_grad():
         # One estimate after the other: spectra of all pairs would need much memory.
@@ -97,7 +109,12 @@ def in_best_order(
             ],
             dim=1,
         )
-    return gather_sources(estimates, assign_freely(pairwise))
+    assignment = (
+        assign_freely(pairwise)
+        if prompt_indices is None
+        else assign_within_equal_prompts(pairwise, prompt_indices)
+    )
+    return gather_sources(estimates, assignment)
 
 
 def _magnitudes(

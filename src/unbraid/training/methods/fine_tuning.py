@@ -90,6 +90,19 @@ class TunedModel:
     is_over: bool
 
 
+def from_references(
+    batches: Iterable[MixtureBatch], device: torch.device
+) -> Callable[[WaveformModel], Tensor]:
+    """The loss on one batch after the other, for ``Tuning.learn``.
+
+    Args:
+        batches: Mixtures and what they are made of, by the rows of the model's prompts.
+        device: Where the model is.
+    """
+    stream = iter(batches)
+    return lambda model: supervised_loss(model, next(stream).to(device), _LOSS)
+
+
 class Tuning:
     """A copy of a model that learns.
 
@@ -124,27 +137,28 @@ class Tuning:
             choose_learning(self._model, _PATTERNS[config.what])
         self._learning = [each for each in self._model.parameters() if each.requires_grad]
 
-    def loss(self, batch: MixtureBatch) -> Tensor:
-        """The loss of a batch, through which gradients flow."""
-        return supervised_loss(self._model, batch.to(self._device), _LOSS)
+    @property
+    def model(self) -> WaveformModel:
+        """What learns, with its adapters; later steps change it."""
+        return self._model
 
     def learn(
         self,
-        batches: Iterable[MixtureBatch],
+        loss_of_next: Callable[[WaveformModel], Tensor],
         measure: Callable[[WaveformModel], float],
         num_steps: int,
         goes_on: Callable[[int], bool] = lambda step: True,
     ) -> TunedModel:
-        """Learn from mixtures.
+        """Learn.
 
         Args:
-            batches: Mixtures and what they are made of, by the rows of the model's prompts.
+            loss_of_next: The loss of the model, such as it is now, on the next batch; see
+                ``from_references``.
             measure: What is to be high; asked before the first step and at every check.
             num_steps: How many steps to take, one batch each.
             goes_on: Called after every step with the number of steps done: whether there is to
                 be another one. May raise.
         """
-        stream = iter(batches)
         pace = Pace(
             num_steps,
             self._config.check_every,
@@ -153,9 +167,9 @@ class Tuning:
             max_grad_norm=_MAX_GRAD_NORM,
         )
         learnt = learn_with_checks(
-            lambda: self.loss(next(stream)),
+            lambda: loss_of_next(self._model),
             torch.optim.Adam(self._learning, lr=self._config.rate),
-            self._plain_copy,
+            self.plain_copy,
             measure,
             pace,
             goes_on,
@@ -165,7 +179,7 @@ class Tuning:
             learnt.state.cpu(), num_learning, learnt.checks, learnt.best, learnt.is_over
         )
 
-    def _plain_copy(self) -> WaveformModel:
+    def plain_copy(self) -> WaveformModel:
         """The model as it is now, adapters merged."""
         network = self._model.network.state_dict() if self._merged is None else self._merged()
         plain = copy.deepcopy(self._start).to(self._device)

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unbraid.dsp.levels import scale_of
@@ -46,12 +46,17 @@ from unbraid.mixing.remix import (
     unshuffle,
 )
 from unbraid.models.waveform import WaveformModel
+from unbraid.objectives.losses import SnrLossConfig, thresholded_snr_loss
 from unbraid.objectives.reconstruction import (
     ReconstructionConfig,
     in_best_order,
     reconstruction_loss,
 )
 from unbraid.training.methods.mixit import Separate
+
+# A prompt is asked for whether its sound is there or not. What a teacher gives for one that is not
+# are remains, which are to be as soft as possible and not to be copied.
+_REMAINS_DB = -40.0
 
 
 @dataclass(frozen=True)
@@ -170,8 +175,14 @@ def remixing_loss(
     mixtures: Float[Tensor, "batch time"],
     config: RemixingConfig,
     rng: random.Random,
+    prompt_indices: Int[Tensor, "source"] | None = None,
 ) -> Float[Tensor, ""]:
     """The weighted sum of RemixIT and Self-Remixing.
+
+    A model that is asked with prompts is asked with the same ones for every mixture, and its
+    sources keep their places when they change mixtures: what comes out for a prompt meets what
+    came out of other recordings for the other prompts. Only the order of sources with equal
+    prompts is left to be found by trying.
 
     Args:
         student: What learns.
@@ -179,13 +190,22 @@ def remixing_loss(
         mixtures: Each is brought to a standard deviation of 1.
         config: How.
         rng: What the shuffles are drawn with.
+        prompt_indices: Which prompt each source answers, the same for all mixtures; needs
+            ``channel_shuffle`` none and no ``num_sources``. None for a model that gives sources of
+            any kind.
 
     Returns:
         The mean over sources, or mixtures, and the batch.
 
     Raises:
-        ConfigError: If the shuffle is constrained and there are more sources than mixtures.
+        ConfigError: If the shuffle is constrained and there are more sources than mixtures, or
+            sources that answer prompts are to change places.
     """
+    if prompt_indices is not None and (config.channel_shuffle != "none" or config.num_sources):
+        raise ConfigError(
+            "sources that answer prompts keep their places: set channel_shuffle: none, and leave "
+            "num_sources out."
+        )
     mixtures = mixtures / scale_of(mixtures)
     with torch.no_grad():
         sources = teacher(mixtures)
@@ -208,12 +228,20 @@ def remixing_loss(
     estimates = loudest(student(pseudo_mixtures), count)
     if config.student_is_consistent:
         estimates = consistent(estimates, pseudo_mixtures)
-    estimates = in_best_order(estimates, remixed, config.loss)
+    rows = None if prompt_indices is None else prompt_indices.expand(len(mixtures), -1)
+    estimates = in_best_order(estimates, remixed, config.loss, rows)
     loss = estimates.new_zeros(())
-    if config.remixit_weight:
+    if config.remixit_weight and rows is None:
         loss = loss + config.remixit_weight * (
             reconstruction_loss(estimates, remixed, config.loss).mean()
         )
+    elif config.remixit_weight and rows is not None:
+        snr = SnrLossConfig(
+            max_snr_db=config.loss.max_snr_db,
+            silence_threshold="mixture",
+            silent_below_db=_REMAINS_DB,
+        )
+        loss = loss + config.remixit_weight * thresholded_snr_loss(estimates, remixed, rows, snr)
     if config.self_remixing_weight:
         made_again = unshuffle(estimates * scale.unsqueeze(1), plan).sum(dim=1)
         loss = loss + config.self_remixing_weight * (
