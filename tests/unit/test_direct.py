@@ -187,15 +187,15 @@ def test_notes_are_taken_once_and_after_a_stop_go_on(
     for each in rows:
         soundfile.write(tmp_path / each.path, np.full(4800, 0.5), 48000)
     heard: list[str] = []
-    original = direct.read_with_seek_points
+    original = direct.listen
 
-    def listen(path: Path, track: int | None) -> object:
+    def listen(path: Path, hear: Callable[..., None], track: int | None) -> object:
         heard.append(path.name)
         if len(heard) == 3:
             raise KeyboardInterrupt
-        return original(path, track)
+        return original(path, hear, track)
 
-    monkeypatch.setattr(direct, "read_with_seek_points", listen)
+    monkeypatch.setattr(direct, "listen", listen)
     with pytest.raises(KeyboardInterrupt):
         DirectClips(tmp_path, rows, 48000, tmp_path / "cache")
     (notes,) = (tmp_path / "cache").glob("*.jsonl")
@@ -209,6 +209,28 @@ def test_notes_are_taken_once_and_after_a_stop_go_on(
     assert changed.read("1.wav", 2000, 800).nonzero().numel() == 400
     DirectClips(tmp_path, rows, 48000, tmp_path / "cache")
     assert len(heard) == 6
+
+
+def test_several_channels_are_read_together_and_mono_stands_on_all(tmp_path: Path) -> None:
+    left = np.zeros(96_000)
+    right = np.concatenate([np.zeros(48_000), np.full(48_000, 0.5)])
+    soundfile.write(tmp_path / "both.wav", np.stack([left, right, right], 1), 48_000)
+    soundfile.write(tmp_path / "mono.wav", right, 24_000)
+    rows = [row("both.wav", 2.0), row("mono.wav", 4.0)]
+    source = DirectClips(tmp_path, rows, 24_000, tmp_path / "cache", num_channels=2)
+    assert source.active_s("both.wav") == (1.0, 1.5)
+    crop = source.read("both.wav", 30_000, 100)
+    assert crop.shape == (2, 100)
+    assert not crop[0].any()
+    assert torch.allclose(crop[1], torch.tensor(0.5), atol=1e-3)
+    mono = source.read("mono.wav", 47_990, 20)
+    assert torch.equal(mono[0], mono[1])
+    assert mono[0].count_nonzero() == 10
+    assert not source.read("mono.wav", 200_000, 5).any()
+    assert source.duration_s("mono.wav") == 4.0
+    first = DirectClips(tmp_path, rows, 24_000, tmp_path / "cache")
+    assert first.active_s("both.wav") == ()
+    assert first.read("both.wav", 0, 7).shape == (7,)
 
 
 def test_a_codec_that_does_not_give_the_same_is_decoded_from_the_start(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ without a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -101,6 +102,50 @@ def read(path: str | Path, track: int | None = None) -> Waveform:
     return read_with_seek_points(path, track)[0]
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What is known of a track that was decoded to its end.
+
+    Attributes:
+        sample_rate: Samples per second.
+        num_channels: How many channels there are.
+        num_samples: Of each channel.
+        points: Where ``read_span`` can begin in the middle. There are none where none are needed,
+            as for wav and FLAC, in what is shorter than a second, and where the clock of the file
+            jumps.
+    """
+
+    sample_rate: int
+    num_channels: int
+    num_samples: int
+    points: tuple[SeekPoint, ...]
+
+
+def listen(
+    path: str | Path,
+    hear: Callable[[Float[Tensor, "channel time"], int], None],
+    track: int | None = None,
+) -> Heard:
+    """Decode a whole track in memory that does not grow with its length.
+
+    Args:
+        path: The file.
+        hear: Called with each block, of a second and in the end of less, and its rate.
+        track: As in ``probe``.
+
+    Raises:
+        AudioError: As ``read_blocks``.
+        MissingExtra: As ``probe``.
+    """
+    num_samples = 0
+    with _opened(Path(path), track) as reader:
+        for block in _blocks(Path(path), reader, 1.0):
+            hear(block, reader.sample_rate)
+            num_samples += block.shape[1]
+        points = reader.seek_points() if isinstance(reader, MediaReader) else ()
+        return Heard(reader.sample_rate, reader.num_channels, num_samples, points)
+
+
 def read_with_seek_points(
     path: str | Path, track: int | None = None
 ) -> tuple[Waveform, tuple[SeekPoint, ...]]:
@@ -111,18 +156,16 @@ def read_with_seek_points(
         track: As in ``probe``.
 
     Returns:
-        The track, and its points. There are none where none are needed, as for wav and FLAC, in
-        what is shorter than a second, and where the clock of the file jumps.
+        The track, and its points, see ``Heard.points``.
 
     Raises:
         AudioError: As ``read_blocks``.
         MissingExtra: As ``probe``.
     """
-    with _opened(Path(path), track) as reader:
-        blocks = list(_blocks(Path(path), reader, 1.0))
-        samples = torch.cat(blocks, dim=1) if blocks else torch.zeros(reader.num_channels, 0)
-        points = reader.seek_points() if isinstance(reader, MediaReader) else ()
-        return Waveform(samples, reader.sample_rate), points
+    blocks: list[Tensor] = []
+    heard = listen(path, lambda block, _: blocks.append(block), track)
+    samples = torch.cat(blocks, dim=1) if blocks else torch.zeros(heard.num_channels, 0)
+    return Waveform(samples, heard.sample_rate), heard.points
 
 
 def read_span(

@@ -50,13 +50,14 @@ class ClipSource(Protocol):
 
 
 def read_resampled(
-    read: Callable[[int, int], Float[Tensor, "time"]],
+    read: Callable[[int, int], Float[Tensor, "*channel time"]],
     num_samples: int,
     from_rate: int,
     to_rate: int,
     start: int,
     count: int,
-) -> Float[Tensor, "time"]:
+    num_channels: int = 1,
+) -> Float[Tensor, "*channel time"]:
     """A crop of a recording at another rate, equal to a crop of the whole at that rate.
 
     Args:
@@ -66,8 +67,9 @@ def read_resampled(
         to_rate: The rate that is wanted.
         start: First sample of the crop at that rate; zeros come before the recording's first.
         count: Samples of the crop; zeros come after the recording's last.
+        num_channels: How many channels it has; one has no axis.
     """
-    output = torch.zeros(count)
+    output = torch.zeros((num_channels, count) if num_channels > 1 else count)
     length = resampled_length(num_samples, from_rate, to_rate)
     begin, end = max(0, start), min(length, start + count)
     if end <= begin:
@@ -77,6 +79,7 @@ def read_resampled(
     inside = read(max(0, first), last - max(0, first))
     margins = (max(0, -first), first + num_inputs - last)
     span = torch.nn.functional.pad(inside, margins)
-    resampled = resample(span[None], from_rate, to_rate)[0]
-    output[begin - start : end - start] = resampled[skip : skip + end - begin]
+    resampled = resample(span.reshape(num_channels, -1), from_rate, to_rate)
+    inside = resampled[:, skip : skip + end - begin]
+    output[..., begin - start : end - start] = inside if num_channels > 1 else inside[0]
     return output

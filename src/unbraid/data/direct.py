@@ -1,8 +1,9 @@
 """Crops straight from the files of a corpus, for corpora that do not fit into the cache.
 
 Every recording is decoded once, to learn its length, where it sounds and where decoding can begin
-in its middle. That is noted in the cache folder, a line for each recording, so a run that is
-stopped goes on where it was. Crops are then decoded and resampled when they are asked for.
+in its middle, in memory that does not grow. That is noted in the cache folder, a line for each
+recording, so a run that is stopped goes on where it was. Crops are then decoded and resampled when
+they are asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,24 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.audio.decode import read_span, read_with_seek_points
+from unbraid.audio.decode import Heard, listen, read_span
 from unbraid.audio.seek_point import SeekPoint
 from unbraid.data.access import read_resampled
 from unbraid.data.manifest import Recording
-from unbraid.data.store import active_blocks, alone, size_bytes
+from unbraid.data.store import ActivityMeter, alone, size_bytes
 from unbraid.data.unreadable import MAX_UNREADABLE, UnreadableClips
-from unbraid.dsp.resample import resample
+from unbraid.dsp.resample import Resampler
 from unbraid.errors import AudioError, DataError, UnreadableClip
-from unbraid.types import Waveform
 
 log = logging.getLogger(__name__)
 
 #: In shorter recordings decoding begins at the start.
 _SHORTEST_TO_SEEK_S = 8.0
-#: Where it is tried whether decoding from the middle gives the same, and how exactly it must.
-_TRIED_AT = (0.35, 0.65, 0.9)
+#: Where it is tried whether decoding from the middle gives the same, and how exactly it must: each
+#: place lies a quarter further on than the one before, and those of the last two thirds count.
+_FIRST_TRIED_S = 2.0
+_TRIED_STEP = 1.25
+_TRIED_FROM = 0.33
 _TRIED_S = 0.25
 _LARGEST_DIFFERENCE_DB = -80.0
 
@@ -74,6 +77,8 @@ class DirectClips:
         sample_rate: The rate to read it at.
         cache_dir: Where the notes are kept.
         max_unreadable: How large a share of the recordings may be unreadable.
+        num_channels: How many channels to read: the first ones of each recording. One that has
+            fewer is put on all.
 
     Raises:
         DataError: If more cannot be read.
@@ -86,12 +91,16 @@ class DirectClips:
         sample_rate: int,
         cache_dir: Path,
         max_unreadable: float = MAX_UNREADABLE,
+        num_channels: int = 1,
     ) -> None:
         self.sample_rate = sample_rate
+        self.num_channels = num_channels
         self.unreadable = UnreadableClips((row.key for row in recordings), max_unreadable)
         self._root = root
         self._recordings = {row.key: row for row in recordings}
-        facts = json.dumps([str(root.resolve()), sample_rate])
+        # Where a recording sounds depends on the channels that are heard.
+        several = [num_channels] if num_channels > 1 else []
+        facts = json.dumps([str(root.resolve()), sample_rate, *several])
         name = f"direct-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
         cache_dir.mkdir(parents=True, exist_ok=True)
         with alone(cache_dir / f"{name}.lock"):
@@ -104,8 +113,14 @@ class DirectClips:
         """Starts of the stretches of a recording that are not silent."""
         return self._noted[key].active_s
 
-    def read(self, key: str, start: int, count: int) -> Float[Tensor, "time"]:
+    def duration_s(self, key: str) -> float:
+        """Length of a recording."""
+        return self._noted[key].num_samples / self._noted[key].sample_rate
+
+    def read(self, key: str, start: int, count: int) -> Float[Tensor, "*channel time"]:
         """Samples of a recording; zeros before its beginning and after its end.
+
+        Without an axis for channels where one is read.
 
         Raises:
             UnreadableClip: If its file is damaged, has changed or is gone.
@@ -114,13 +129,20 @@ class DirectClips:
         noted = self._noted[key]
         recording = self._recordings[key]
 
-        def read(first: int, num_samples: int) -> Float[Tensor, "time"]:
+        def read(first: int, num_samples: int) -> Float[Tensor, "*channel time"]:
             path = self._root / recording.path
-            return read_span(path, first, num_samples, recording.track, noted.points)[0]
+            found = read_span(path, first, num_samples, recording.track, noted.points)
+            return _first_channels(found, self.num_channels)
 
         try:
             return read_resampled(
-                read, noted.num_samples, noted.sample_rate, self.sample_rate, start, count
+                read,
+                noted.num_samples,
+                noted.sample_rate,
+                self.sample_rate,
+                start,
+                count,
+                self.num_channels,
             )
         except AudioError as error:
             self.unreadable.note(key, str(error))
@@ -154,34 +176,81 @@ class DirectClips:
 
     def _listen(self, recording: Recording, num_bytes: int) -> _Noted:
         path = self._root / recording.path
-        waveform, points = read_with_seek_points(path, recording.track)
-        mono = resample(waveform.samples[:1], waveform.sample_rate, self.sample_rate)[0]
-        if waveform.samples.shape[-1] < _SHORTEST_TO_SEEK_S * waveform.sample_rate:
+        ear = _Ear(self.sample_rate, self.num_channels)
+        heard = listen(path, ear.hear, recording.track)
+        points = heard.points
+        if heard.num_samples < _SHORTEST_TO_SEEK_S * heard.sample_rate:
             points = ()
-        if points and not _gives_the_same(path, recording.track, waveform, points):
+        if points and not _gives_the_same(path, recording.track, ear.kept, heard):
             points = ()
         return _Noted(
             num_bytes,
-            waveform.sample_rate,
-            waveform.num_samples,
-            active_blocks(mono, self.sample_rate),
+            heard.sample_rate,
+            heard.num_samples,
+            ear.active_s(),
             tuple(point.mark for point in points),
             tuple(point.sample for point in points),
         )
 
 
+class _Ear:
+    """Hears a recording once, block by block, and keeps little of it.
+
+    Attributes:
+        kept: First sample → a short stretch, all channels, of places further and further on.
+    """
+
+    def __init__(self, sample_rate: int, num_channels: int) -> None:
+        self.kept: dict[int, Tensor] = {}
+        self._sample_rate = sample_rate
+        self._num_channels = num_channels
+        self._meter = ActivityMeter(sample_rate)
+        self._resampler: Resampler | None = None
+        self._done = 0
+        self._next_kept = 0.0
+
+    def hear(self, block: Float[Tensor, "channel time"], sample_rate: int) -> None:
+        """Take the next block."""
+        if self._resampler is None:
+            self._resampler = Resampler(sample_rate, self._sample_rate)
+            self._next_kept = _FIRST_TRIED_S * sample_rate
+        channels = _first_channels(block, self._num_channels).reshape(self._num_channels, -1)
+        self._meter.push(self._resampler.push(channels))
+        length = round(_TRIED_S * sample_rate)
+        if self._done >= self._next_kept and block.shape[1] >= length:
+            self.kept[self._done] = block[:, :length].clone()
+            self._next_kept = _TRIED_STEP * self._done
+        self._done += block.shape[1]
+
+    def active_s(self) -> tuple[float, ...]:
+        """Starts of the stretches that are not silent; asked for once, in the end."""
+        if self._resampler is not None and (tail := self._resampler.finish()) is not None:
+            self._meter.push(tail)
+        return self._meter.active_s()
+
+
+def _first_channels(
+    samples: Float[Tensor, "channel time"], num_channels: int
+) -> Float[Tensor, "*channel time"]:
+    """The first channels, or the first of fewer on all; without an axis where one is wanted."""
+    if num_channels == 1:
+        return samples[0]
+    if len(samples) < num_channels:
+        return samples[:1].expand(num_channels, -1)
+    return samples[:num_channels]
+
+
 def _gives_the_same(
-    path: Path, track: int | None, whole: Waveform, points: Sequence[SeekPoint]
+    path: Path, track: int | None, kept: Mapping[int, Float[Tensor, "channel _"]], heard: Heard
 ) -> bool:
     """Whether decoding from the middle gives what decoding from the start gives."""
-    count = round(_TRIED_S * whole.sample_rate)
-    for share in _TRIED_AT:
-        first = round(share * whole.num_samples)
+    for first, expected in kept.items():
+        if first < _TRIED_FROM * heard.num_samples:
+            continue
         try:
-            found = read_span(path, first, count, track, points)
+            found = read_span(path, first, expected.shape[1], track, heard.points)
         except AudioError:
             return False
-        expected = whole.samples[:, first : first + count]
         difference = (found - expected).square().mean()
         if difference > 10 ** (_LARGEST_DIFFERENCE_DB / 10) * expected.square().mean():
             return False

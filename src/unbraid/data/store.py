@@ -248,12 +248,41 @@ def alone(lock: Path) -> Iterator[None]:
 
 def active_blocks(samples: Float[Tensor, "*channel time"], sample_rate: int) -> tuple[float, ...]:
     """Starts in seconds of the blocks that are loud enough to be worth separating."""
-    block = round(ACTIVE_BLOCK_S * sample_rate)
-    rows = samples.reshape(-1, samples.shape[-1]) if samples.numel() else samples.new_zeros(1, 0)
-    padded = torch.nn.functional.pad(rows, (0, -rows.shape[-1] % block))
-    power = padded.unflatten(1, (-1, block)).square().mean(dim=(0, 2))
-    levels = 10.0 * torch.log10(power + 1e-12)
-    if levels.numel() == 0:
-        return ()
-    threshold = max(_ACTIVE_DBFS, float(levels.max()) - _ACTIVE_BELOW_LOUDEST_DB)
-    return tuple((levels >= threshold).nonzero().flatten().mul(ACTIVE_BLOCK_S).tolist())
+    meter = ActivityMeter(sample_rate)
+    meter.push(samples.reshape(-1, samples.shape[-1]) if samples.numel() else torch.zeros(1, 0))
+    return meter.active_s()
+
+
+class ActivityMeter:
+    """Tells which blocks of a stream are loud enough to be worth separating.
+
+    Args:
+        sample_rate: Of the stream.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self._block = round(ACTIVE_BLOCK_S * sample_rate)
+        self._powers: list[Tensor] = []
+        self._rest: Tensor | None = None
+
+    def push(self, samples: Float[Tensor, "channel time"]) -> None:
+        """Take the next samples."""
+        if self._rest is not None:
+            samples = torch.cat([self._rest, samples], dim=1)
+        whole = samples.shape[1] - samples.shape[1] % self._block
+        self._powers.append(self._powers_of(samples[:, :whole]))
+        self._rest = samples[:, whole:].clone()
+
+    def active_s(self) -> tuple[float, ...]:
+        """Starts in seconds of the loud blocks of all that was pushed."""
+        rest = self._rest if self._rest is not None else torch.zeros(1, 0)
+        padded = torch.nn.functional.pad(rest, (0, -rest.shape[1] % self._block))
+        power = torch.cat([*self._powers, self._powers_of(padded)])
+        levels = 10.0 * torch.log10(power + 1e-12)
+        if levels.numel() == 0:
+            return ()
+        threshold = max(_ACTIVE_DBFS, float(levels.max()) - _ACTIVE_BELOW_LOUDEST_DB)
+        return tuple((levels >= threshold).nonzero().flatten().mul(ACTIVE_BLOCK_S).tolist())
+
+    def _powers_of(self, samples: Float[Tensor, "channel time"]) -> Float[Tensor, "block"]:
+        return samples.unflatten(1, (-1, self._block)).square().mean(dim=(0, 2))
