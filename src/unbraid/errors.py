@@ -102,3 +102,12 @@ def in_brief(items: Iterable[str], limit: int = 4) -> str:
     listed = list(items)
     text = ", ".join(listed[:limit])
     return f"{text} and {len(listed) - limit} more" if len(listed) > limit else text
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and what is counted, for a message.
+
+    >>> counted(1, "song"), counted(0, "song")
+    ('1 song', '0 songs')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -204,7 +204,7 @@ def test_a_model_that_is_asked_by_example_is_refused(tmp_path: Path, songs: Path
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
-        (["--what", "half"], 2, "choose all, prompts-and-codec, lora"),
+        (["--what", "half"], 2, "choose all, network, prompts-and-codec, lora"),
         (["--minutes", "0"], 2, "minutes"),
         (["--steps", "0"], 2, "num_steps"),
         (["--learning-rate", "-1"], 2, "learning_rate"),

@@ -13,11 +13,10 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -39,7 +38,7 @@ from unbraid.mixing.recipe import ACTIVE_BLOCK_S
 from unbraid.mixing.songs import Song, SongPlanner
 from unbraid.models.inference import for_inference
 from unbraid.models.waveform import WaveformModel
-from unbraid.training.methods.checked_learning import Check
+from unbraid.training.methods.checked_learning import Check, timed
 from unbraid.training.methods.fine_tuning import (
     FineTuningConfig,
     TunedModel,
@@ -47,8 +46,6 @@ from unbraid.training.methods.fine_tuning import (
     from_references,
 )
 from unbraid.types import Step, StepCallback, Waveform
-
-T = TypeVar("T")
 
 #: What is measured; the first one decides.
 MEASURES = ("si_sdr_db", "sdr_v4_db")
@@ -222,10 +219,10 @@ def finetune(
 
     deadline = time.monotonic() + 60.0 * options.minutes
     on_step(Step("measuring the model as it is", 0, None, "mixtures"))
-    before, check_s = _timed(lambda: _measure(model, measured_on, device))
+    before, check_s = timed(lambda: _measure(model, measured_on, device))
     batches = song_batches(planner, store, rows, crop_s, options.batch_size, options.seed)
     look = from_references(batches, device)
-    _, step_s = _timed(lambda: look(tuning.model).backward())
+    _, step_s = timed(lambda: look(tuning.model).backward())
     end = deadline - check_s
     step_s += check_s / options.tuning.check_every
     affordable = max(1, int((end - time.monotonic() - 2 * check_s) / step_s))
@@ -531,9 +528,3 @@ def _until(song: Song, end_s: float) -> Song:
 
 def _duration_s(song: Song) -> float:
     return max(stem.clip.duration_s for stem in song.stems)
-
-
-def _timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What comes of work, and how many seconds it took."""
-    begun = time.monotonic()
-    return work(), time.monotonic() - begun

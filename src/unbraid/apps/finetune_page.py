@@ -14,10 +14,12 @@ from unbraid.checkpoints.card import Card
 from unbraid.errors import in_brief
 from unbraid.evaluation.measures import find_measure
 from unbraid.evaluation.tables import Table, TableRow
+from unbraid.training.methods.fine_tuning import FineTuningConfig
 from unbraid.types import stem_names
 
 _WHAT = {
     "all": "all weights and prompts",
+    "network": "all weights but the prompts",
     "prompts-and-codec": "prompts, entry and exit",
     "lora": "low-rank changes to the attention",
 }
@@ -88,7 +90,7 @@ def _headline(finetuned: Finetuned) -> str:
 def _facts(finetuned: Finetuned, card: Card) -> Mapping[str, str]:
     tuning, best = finetuned.options.tuning, finetuned.tuned.best
     num_songs = len(finetuned.learnt_from)
-    what = _WHAT[tuning.what] + (f" of rank {tuning.rank}" if tuning.what == "lora" else "")
+    what = what_learns(tuning)
     return {
         "learnt from": f"{num_songs}: {escape(in_brief(finetuned.learnt_from))}",
         "held back": f"{len(finetuned.held_back)}: {escape(in_brief(finetuned.held_back))}",
@@ -98,6 +100,11 @@ def _facts(finetuned: Finetuned, card: Card) -> Mapping[str, str]:
         "licence": escape(card.licence),
         "time": escape(duration_text(finetuned.seconds)),
     }
+
+
+def what_learns(tuning: FineTuningConfig) -> str:
+    """What learns, in words."""
+    return _WHAT[tuning.what] + (f" of rank {tuning.rank}" if tuning.what == "lora" else "")
 
 
 def _cases(finetuned: Finetuned) -> list[Case]:

@@ -2,55 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from unbraid._version import __version__
 from unbraid.apps.finetune import MEASURES, Finetuned, Gain
 from unbraid.apps.finetune_page import gains_table, render_finetune_page
-from unbraid.apps.whole_files import make_folder, write_whole
-from unbraid.checkpoints.bundle import Bundle, refuse_what_is_in_the_way, save_bundle
+from unbraid.apps.keep_model import KeptModel, keep_model
+from unbraid.checkpoints.bundle import Bundle
 from unbraid.checkpoints.card import Card
-from unbraid.errors import CheckpointError
+from unbraid.errors import counted
 from unbraid.evaluation.tables import format_markdown
-
-
-@dataclass(frozen=True)
-class KeptFinetuned:
-    """Where it is.
-
-    Attributes:
-        bundle: The model's folder.
-        report: The page about it.
-    """
-
-    bundle: Path
-    report: Path
-
-
-def refuse_taken(folder: Path, source: Bundle, *, overwrite: bool) -> None:
-    """Make sure that a model can be kept there, before work goes into it.
-
-    Raises:
-        CheckpointError: If the folder is that of the source, or taken and not to be replaced.
-    """
-    if folder.resolve() == source.folder.resolve():
-        raise CheckpointError(
-            f"{folder}: is the model that is to be tuned; choose another --out, so that both can "
-            "be compared."
-        )
-    refuse_what_is_in_the_way(folder, overwrite=overwrite)
-    report = _report_of(folder)
-    if report.exists() and not overwrite:
-        raise CheckpointError(f"{report}: exists already; choose another --out or --overwrite it.")
 
 
 def keep_finetuned(
     finetuned: Finetuned, folder: Path, source: Bundle, *, overwrite: bool = False
-) -> KeptFinetuned:
+) -> KeptModel:
     """Write the model and its report, each whole or not at all.
-
-    The report lies beside the model, ``FOLDER.html``: nothing but its files is in a bundle.
 
     Args:
         finetuned: What was tuned.
@@ -62,21 +29,16 @@ def keep_finetuned(
         CheckpointError: If something is in the way, or the disk refuses.
         AudioError: If the report cannot be written.
     """
-    refuse_taken(folder, source, overwrite=overwrite)
     card = card_of(finetuned, folder.name, source)
     page = render_finetune_page(finetuned, card, source)
-    make_folder(folder.parent)
-    save_bundle(finetuned.model, folder, card, overwrite=overwrite)
-    report = _report_of(folder)
-    write_whole(report, page.encode("utf-8"))
-    return KeptFinetuned(folder, report)
+    return keep_model(finetuned.model, folder, card, page, source, overwrite=overwrite)
 
 
 def card_of(finetuned: Finetuned, name: str, source: Bundle) -> Card:
     """The card of a tuned model: where it comes from, what was measured, and the old card."""
     options, best = finetuned.options, finetuned.tuned.best
     num_songs = len(finetuned.learnt_from)
-    songs, steps = _count(num_songs, "song"), _count(best.step, "step")
+    songs, steps = counted(num_songs, "song"), counted(best.step, "step")
     facts = {
         "model": source.card.name,
         "digest": source.digest,
@@ -103,10 +65,6 @@ def card_of(finetuned: Finetuned, name: str, source: Bundle) -> Card:
     )
 
 
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
 def _figures(gain: Gain) -> dict[str, dict[str, float]]:
     return {
         measure: {
@@ -129,7 +87,3 @@ Whether the recordings allow it to be passed on is for that user to know.
 ## The card of {source.card.name}
 
 {source.card.text}"""
-
-
-def _report_of(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.html")

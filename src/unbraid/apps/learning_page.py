@@ -98,20 +98,22 @@ def checks_table(
 def before_and_after(
     title: str, text: str, sounds: Sequence[Float[Tensor, "channel time"]], sample_rate: int
 ) -> Case:
-    """Mixture, estimates before and after, and reference, to hear and to see.
+    """Mixture, estimates before and after, and reference if there is one, to hear and to see.
 
     Args:
         title: The mixture and the source.
         text: What was measured; that all sounds have the same gain is added.
-        sounds: These four, in this order; they are made as loud as each other's peaks allow.
+        sounds: These four or three, in this order; they are made as loud as each other's peaks
+            allow.
         sample_rate: Of all of them.
     """
     peak = max(float(sound.abs().max()) for sound in sounds)
     gain = _LOUDEST / peak if peak > 0 else 1.0
     waveforms = [Waveform(sound * gain, sample_rate) for sound in sounds]
+    labels = _LABELS[: len(waveforms)]
     return Case(
         title=title,
         text=f"{text} All sounds are louder or softer by the same gain.",
-        sounds=tuple(map(playable, _LABELS, waveforms)),
-        picture=spectrogram_png(list(zip(_LABELS, waveforms, strict=True))),
+        sounds=tuple(map(playable, labels, waveforms)),
+        picture=spectrogram_png(list(zip(labels, waveforms, strict=True))),
     )

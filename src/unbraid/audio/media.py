@@ -32,7 +32,7 @@ from unbraid.audio.limits import check_plausible
 from unbraid.audio.padding import mark_excess
 from unbraid.audio.seek_point import SeekPoint
 from unbraid.audio.timeline import Timeline
-from unbraid.errors import AudioError
+from unbraid.errors import AudioError, counted
 
 # Playlists open other files, and a text is no picture of a text.
 _REFUSED_DEMUXERS = {"concat", "dash", "ffmetadata", "hls", "image2", "imf", "sdp", "tty"}
@@ -458,26 +458,26 @@ class MediaReader:
         # A file that was cut short usually ends in the middle of a packet.
         if self._num_broken > int(is_short):
             yield (
-                f"left out {_times(self._num_broken, 'piece')} that cannot be decoded, the first "
+                f"left out {counted(self._num_broken, 'piece')} that cannot be decoded, the first "
                 f"at about {self._first_broken_s:.2f} s"
             )
         if self._timeline is None:
             return
         if holes := self._timeline.holes:
             yield (
-                f"filled {_times(len(holes), 'hole')} in the track with silence so that what "
+                f"filled {counted(len(holes), 'hole')} in the track with silence so that what "
                 f"follows stays in time: the first at {holes[0][0]:.2f} s, "
                 f"{sum(length_s for _, length_s in holes):.2f} s in all"
             )
         if overlaps := self._timeline.overlaps:
             yield (
-                f"left out {_times(len(overlaps), 'piece')} that the track holds twice: the first "
+                f"left out {counted(len(overlaps), 'piece')} that the track holds twice: the first "
                 f"at {overlaps[0][0]:.2f} s, {sum(length_s for _, length_s in overlaps):.2f} s "
                 "in all"
             )
         if restarts := self._timeline.restarts:
             yield (
-                f"the clock of the track starts anew {_times(len(restarts), 'time')}, first at "
+                f"the clock of the track starts anew {counted(len(restarts), 'time')}, first at "
                 f"{restarts[0]:.2f} s, as where recordings were joined; the sound is kept as it is"
             )
 
@@ -549,7 +549,8 @@ def _chosen(path: Path, container: InputContainer, track: int | None) -> tuple[i
             for number, stream in enumerate(streams, start=1)
         )
         raise AudioError(
-            f"{path}: has no audio track {track}; it has {_times(len(streams), 'track')}: {listed}."
+            f"{path}: has no audio track {track}; it has {counted(len(streams), 'track')}: "
+            f"{listed}."
         )
     # A track in a form that this FFmpeg cannot decode, or an encrypted one, has no context.
     if stream.codec_context is None:
@@ -652,10 +653,6 @@ def _fraction(time_base: Fraction | None) -> Fraction:
     if not time_base:
         return Fraction(1, av.time_base)
     return Fraction(time_base.numerator, time_base.denominator)
-
-
-def _times(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("s" if count != 1 else "")
 
 
 def reason_of(error: Exception | None) -> str:

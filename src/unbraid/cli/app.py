@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from unbraid._version import __version__
+from unbraid.cli.adapt import adapt
 from unbraid.cli.compare import compare
 from unbraid.cli.data import data
 from unbraid.cli.demo import demo
@@ -54,6 +55,7 @@ app.add_typer(models, name="models")
 app.add_typer(prompts, name="prompts")
 app.command()(teach)
 app.command()(finetune)
+app.command()(adapt)
 app.command()(evaluate)
 app.command()(compare)
 app.add_typer(data, name="data")

@@ -37,6 +37,18 @@ def parse_devices(text: str) -> list[str | None]:
     return list(names)
 
 
+def parse_device(text: str) -> str | None:
+    """The same for what learns, on one device.
+
+    Raises:
+        ConfigError: As ``parse_devices``, and for several devices.
+    """
+    devices = parse_devices(text)
+    if len(devices) > 1:
+        raise ConfigError(f"--device {text}: it learns on one device; name one.")
+    return devices[0]
+
+
 def _available() -> list[str]:
     import torch
 

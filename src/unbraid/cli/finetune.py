@@ -10,7 +10,8 @@ import typer
 from unbraid.cli.console import one_line, print_warning, reports_errors
 from unbraid.cli.stem_translation import parse_stems
 
-_WHATS = ("all", "prompts-and-codec", "lora")
+#: What may learn, for ``finetune`` and ``adapt``.
+WHATS = ("all", "network", "prompts-and-codec", "lora")
 
 
 @reports_errors
@@ -39,8 +40,9 @@ def finetune(
     what: Annotated[
         str,
         typer.Option(
-            metavar="all|prompts-and-codec|lora",
-            help="What learns: all of it, prompts with entry and exit, or low-rank adapters.",
+            metavar="all|network|prompts-and-codec|lora",
+            help="What learns: all of it, all but the prompts, prompts with entry and exit, or "
+            "low-rank adapters.",
         ),
     ] = "all",
     rank: Annotated[int, typer.Option(metavar="NUMBER", help="Of the adapters.")] = 8,
@@ -86,25 +88,23 @@ def finetune(
     """
     from unbraid.apps.finetune import MEASURES, FinetuneOptions
     from unbraid.apps.finetune import finetune as tune
-    from unbraid.apps.keep_finetuned import keep_finetuned, refuse_taken
+    from unbraid.apps.keep_finetuned import keep_finetuned
+    from unbraid.apps.keep_model import refuse_taken
     from unbraid.checkpoints import load_bundle, resolve_model
-    from unbraid.cli.devices import parse_devices
+    from unbraid.cli.devices import parse_device
     from unbraid.cli.work_bar import WorkBar
     from unbraid.errors import ConfigError
     from unbraid.training.methods.fine_tuning import FineTuningConfig
 
-    if what not in _WHATS:
-        raise ConfigError(f"--what {what}: unknown; choose {', '.join(_WHATS)}.")
-    devices = parse_devices(device)
-    if len(devices) > 1:
-        raise ConfigError(f"--device {device}: it learns on one device; name one.")
+    if what not in WHATS:
+        raise ConfigError(f"--what {what}: unknown; choose {', '.join(WHATS)}.")
     options = FinetuneOptions(
         tuning=FineTuningConfig(what, learning_rate, rank, steps),  # type: ignore[arg-type]
         minutes=minutes,
         stems=parse_stems(stem or []),
         crop_s=crop,
         batch_size=batch_size,
-        device=devices[0],
+        device=parse_device(device),
         seed=seed,
     )
     bundle = load_bundle(resolve_model(model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 State = TypeVar("State")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -123,3 +125,9 @@ def learn_with_checks(
         if is_last or is_over:
             break
     return Learnt(kept, tuple(checks), best, is_over)
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What comes of work, and how many seconds it took."""
+    begun = time.monotonic()
+    return work(), time.monotonic() - begun

@@ -20,16 +20,23 @@ from unbraid.training.methods.low_rank import add_adapters
 from unbraid.training.methods.supervised import supervised_loss
 from unbraid.training.starting import choose_learning
 
-#: What learns: all weights and prompts; prompts, entry and exit; or adapters on the attention.
-What: TypeAlias = Literal["all", "prompts-and-codec", "lora"]
+#: What learns: all weights and prompts; all weights, prompts kept; prompts, entry and exit; or
+#: adapters on the attention.
+What: TypeAlias = Literal["all", "network", "prompts-and-codec", "lora"]
 
 _PATTERNS: Mapping[What, tuple[str, ...]] = {
     "all": (),
+    "network": ("network.*",),
     "prompts-and-codec": ("prompts.*", "network.codec.*"),
 }
 
 #: The fewer numbers learn, the faster each of them may.
-_LEARNING_RATES: Mapping[What, float] = {"all": 3e-4, "prompts-and-codec": 1e-3, "lora": 3e-3}
+_LEARNING_RATES: Mapping[What, float] = {
+    "all": 3e-4,
+    "network": 3e-4,
+    "prompts-and-codec": 1e-3,
+    "lora": 3e-3,
+}
 
 # A reference that is silent alone in its group is held against the mixture.
 _LOSS = SnrLossConfig(silence_threshold="mixture")
