@@ -69,7 +69,7 @@ class AdaptOptions:
     prompts: tuple[str, ...]
     minutes: float = 10.0
     tuning: FineTuningConfig = field(
-        default_factory=lambda: FineTuningConfig("network", num_steps=100, check_every=CHECK_EVERY)
+        default_factory=lambda: FineTuningConfig("network", num_steps=60, check_every=CHECK_EVERY)
     )
     remixing: RemixingConfig = REMIXING
     crop_s: float = 2.0
@@ -210,7 +210,7 @@ def adapt(
         )
 
     crops = tuple(islice(batches(parts.held_back, "held back"), _CHECK_BATCHES))
-    held_back = RemixedCheck(original, rows.to(device), crops, options.remixing, options.seed)
+    held_back = RemixedCheck(original, rows, crops, options.remixing, options.seed)
     known = known_mixtures(model.prompts.names, model.sample_rate)
 
     deadline = time.monotonic() + 60.0 * options.minutes

@@ -46,9 +46,7 @@ def adapt(
     minutes: Annotated[
         float, typer.Option(metavar="MINUTES", help="How long it may learn and be checked.")
     ] = 10.0,
-    steps: Annotated[
-        int, typer.Option(metavar="STEPS", help="The most steps that it takes.")
-    ] = 100,
+    steps: Annotated[int, typer.Option(metavar="STEPS", help="The most steps that it takes.")] = 60,
     method: Annotated[
         str,
         typer.Option(

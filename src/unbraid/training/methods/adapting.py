@@ -12,14 +12,15 @@ import copy
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unbraid.dsp.levels import scale_of
 from unbraid.models.inference import for_inference
 from unbraid.models.waveform import WaveformModel
+from unbraid.training.methods.mixit import Separate
 from unbraid.training.methods.remixing import (
     RemixingConfig,
     Teacher,
@@ -86,14 +87,13 @@ class SelfTeaching:
         )
 
 
-@dataclass(frozen=True, eq=False)
 class RemixedCheck:
     """New mixtures of what a model made of recordings that were held back; always the same.
 
     The model as it was makes them, whoever is checked: a model that took its own sources would
     find it easiest to give everything to one prompt.
 
-    Attributes:
+    Args:
         model: The model as it was, ready for inference, on the device where it is to compute.
         prompt_indices: What it is asked for.
         batches: Crops of recordings.
@@ -101,33 +101,40 @@ class RemixedCheck:
         seed: Of the shuffles.
     """
 
-    model: WaveformModel
-    prompt_indices: Int[Tensor, "source"]
-    batches: Sequence[Float[Tensor, "batch time"]]
-    config: RemixingConfig
-    seed: int
+    def __init__(
+        self,
+        model: WaveformModel,
+        prompt_indices: Int[Tensor, "source"],
+        batches: Sequence[Float[Tensor, "batch time"]],
+        config: RemixingConfig,
+        seed: int,
+    ) -> None:
+        self._device = next(model.parameters()).device
+        self._rows = prompt_indices.to(self._device)
+        self._config = config
+        self._seed = seed
+        self._batches = [batch.to(self._device) for batch in batches]
+        original = _asked(model, self._rows)
+        with torch.no_grad():
+            self._sources = [original(batch / scale_of(batch)) for batch in self._batches]
 
     @torch.no_grad()
     def loss(self, model: WaveformModel) -> float:
         """Mean loss of a model; it is not changed, and not finite if its weights are not."""
-        device = self.prompt_indices.device
-        fast = for_inference(copy.deepcopy(model).to(device))
-        rng = random.Random(self.seed)
+        fast = for_inference(copy.deepcopy(model).to(self._device))
+        rng = random.Random(self._seed)
         losses = [
             remixing_loss(
-                _asked(fast, self.prompt_indices),
-                _asked(self.model, self.prompt_indices),
-                batch.to(device),
-                self.config,
-                rng,
-                self.prompt_indices,
+                _asked(fast, self._rows), _already(sources), batch, self._config, rng, self._rows
             ).item()
-            for batch in self.batches
+            for batch, sources in zip(self._batches, self._sources, strict=True)
         ]
         return math.fsum(losses) / len(losses)
 
 
-def _asked(
-    model: WaveformModel, prompt_indices: Int[Tensor, "source"]
-) -> Callable[[Float[Tensor, "batch time"]], Float[Tensor, "batch source time"]]:
+def _asked(model: WaveformModel, prompt_indices: Int[Tensor, "source"]) -> Separate:
     return lambda mixtures: model(mixtures, prompt_indices.expand(len(mixtures), -1))
+
+
+def _already(sources: Float[Tensor, "batch source time"]) -> Separate:
+    return lambda mixtures: sources
