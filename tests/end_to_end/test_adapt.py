@@ -16,6 +16,7 @@ from unbraid.apps import adapt as adapt_app
 from unbraid.apps.adapt import AdaptOptions, adapt
 from unbraid.apps.known_mixtures import KnownMixtures
 from unbraid.checkpoints import Bundle, Card, load_bundle, save_bundle
+from unbraid.data.dynamic import MixtureBatch
 from unbraid.errors import AudioError, Cancelled, ConfigError, PromptError, TrainingError
 from unbraid.models.waveform import WaveformModel
 from unbraid.training.methods.fine_tuning import FineTuningConfig
@@ -33,14 +34,12 @@ QUICK = AdaptOptions(
 
 
 @pytest.fixture(autouse=True)
-def few_known_mixtures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two of them are enough to see that they are measured."""
-    original = adapt_app.known_mixtures
-
-    def few(names: tuple[str, ...], sample_rate: int) -> KnownMixtures:
-        return KnownMixtures(original(names, sample_rate).batches[::8])
-
-    monkeypatch.setattr(adapt_app, "known_mixtures", few)
+def one_known_mixture(monkeypatch: pytest.MonkeyPatch, tiny_model: WaveformModel) -> None:
+    """To see that it is measured; making the real ones takes seconds."""
+    rows = tiny_model.prompts.indices(PROMPTS)[None]
+    references = torch.randn(1, 2, 9600, generator=torch.Generator().manual_seed(0))
+    batch = MixtureBatch(references.sum(dim=1), references, rows)
+    monkeypatch.setattr(adapt_app, "known_mixtures", lambda *unused: KnownMixtures((batch,)))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import soundfile
 
 from command_line import unbraid
 from conftest import ROOT
+from recording_miniatures import make_recordings
 from song_miniatures import make_songs
 
 DOCUMENTS = [
@@ -17,6 +18,8 @@ DOCUMENTS = [
     "docs/prompts.md",
     "docs/teaching.md",
     "docs/finetuning.md",
+    # All of its checks take some ten seconds.
+    pytest.param("docs/adapting.md", marks=pytest.mark.slow),
 ]
 GUIDES = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
 
@@ -32,6 +35,7 @@ def test_the_python_in_it_runs(
     for name in ("film.wav", "theirs.wav", "eight-hours.flac"):
         soundfile.write(name, array.T, 44100)
     make_songs(tmp_path / "songs", 2, seconds=2.0)
+    make_recordings(tmp_path / "recordings", 4, seconds=3.0)
     names = {"array": array, "user_pressed_stop": False}
     for block in blocks:
         exec(compile(block, document, "exec"), names)
@@ -47,14 +51,16 @@ def test_its_links_lead_somewhere(document: str) -> None:
 
 def test_the_flags_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # a narrow help page cuts flags off
-    guides = ("docs/command-line.md", "docs/prompts.md", "docs/teaching.md", "docs/finetuning.md")
+    names = ("command-line", "prompts", "teaching", "finetuning", "adapting")
+    guides = [f"docs/{name}.md" for name in names]
     text = "".join((ROOT / guide).read_text() for guide in guides)
     named = set(re.findall(r"--[a-z][a-z0-9]+", text))
     commands = [
         "", "separate", "discover", "train", "demo", "export", "models list", "models import",
         "evaluate", "compare", "data list", "data prepare", "data pack", "models download",
-        "models verify", "models remove", "teach", "finetune", "models convert", "models inspect",
-        "prompts list", "prompts show", "prompts install", "prompts remove", "prompts map",
+        "models verify", "models remove", "teach", "finetune", "adapt", "models convert",
+        "models inspect", "prompts list", "prompts show", "prompts install", "prompts remove",
+        "prompts map",
     ]  # fmt: skip
     pages = [unbraid(*command.split(), "--help").stdout for command in commands]
     assert named <= set(re.findall(r"--[a-z][a-z0-9]+", " ".join(pages)))
