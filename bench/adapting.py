@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from material import has_manifest, parser_of
-from unbraid.apps.adapt import CHECK_EVERY, AdaptOptions, adapt
+from unbraid.apps.adapt import CHECK_EVERY, AdaptOptions, adapt, learning_rate_for
 from unbraid.audio import read
 from unbraid.checkpoints import Bundle, load_bundle, resolve_model
 from unbraid.data.manifest import Recording, read_manifest
@@ -158,7 +158,7 @@ def options_of(arguments: argparse.Namespace, method: str) -> AdaptOptions:
         options.tuning,
         what=arguments.what,
         num_steps=arguments.steps,
-        learning_rate=arguments.learning_rate,
+        learning_rate=arguments.learning_rate or learning_rate_for(arguments.what),
     )
     return dataclasses.replace(options, remixing=remixing, tuning=tuning, keeps_last=True)
 

@@ -105,7 +105,7 @@ def adapt(
     It helps where they have much in common: one microphone, one room, one kind of noise. Out
     comes a new model, if two checks find it better; the old one stays.
     """
-    from unbraid.apps.adapt import CHECK_EVERY, AdaptOptions
+    from unbraid.apps.adapt import CHECK_EVERY, AdaptOptions, learning_rate_for
     from unbraid.apps.adapt import adapt as adapt_to
     from unbraid.apps.keep_adapted import keep_adapted
     from unbraid.apps.keep_model import refuse_taken
@@ -127,10 +127,11 @@ def adapt(
             f"speech,sfx-mix; {bundle.card.name} knows {', '.join(bundle.model.prompts.names)}."
         )
     remixit, self_remixing = _METHODS[method]
+    rate = learning_rate_for(what) if learning_rate is None else learning_rate  # type: ignore[arg-type]
     options = AdaptOptions(
         prompts=tuple(name.strip() for name in prompts.split(",") if name.strip()),
         minutes=minutes,
-        tuning=FineTuningConfig(what, learning_rate, rank, steps, CHECK_EVERY),  # type: ignore[arg-type]
+        tuning=FineTuningConfig(what, rate, rank, steps, CHECK_EVERY),  # type: ignore[arg-type]
         remixing=RemixingConfig(
             remixit_weight=remixit,
             self_remixing_weight=self_remixing,
