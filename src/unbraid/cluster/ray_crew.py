@@ -75,7 +75,7 @@ class RayCrew:
         try:
             # What is started for one run alone needs no page to look at.
             options = {"include_dashboard": False} if address == "local" else {}
-            ray.init(address=address, log_to_driver=False, logging_level="error", **options)
+            self._ray.init(address=address, log_to_driver=False, logging_level="error", **options)
         except Exception as error:  # Ray raises many kinds
             raise _unreachable(address, " ".join(str(error).split()).rstrip(".")) from error
         self._setup = setup
@@ -93,7 +93,7 @@ class RayCrew:
             f"{' and a GPU' if self._uses_gpus else ''}."
         )
         self._last_sign_s = time.monotonic()
-        self._actor = ray.remote(_Actor).options(
+        self._actor = self._ray.remote(_Actor).options(
             num_cpus=num_cores,
             num_gpus=1 if self._uses_gpus else 0,
             max_concurrency=2,  # one recording, and word that it is to stop
