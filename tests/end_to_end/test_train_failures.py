@@ -185,7 +185,8 @@ def test_a_lost_worker_ends_the_run_and_says_so(
         run.train(recipe, [], out, resume=False)
     # PyTorch names the signal, or only the process, whichever it hears of first.
     assert "DataLoader worker" in str(error.value)
-    assert saved(out)["global_step"] == 2
+    # A batch that was ready before the loss may still be learnt from.
+    assert saved(out)["global_step"] in (2, 3)
     assert not multiprocessing.active_children()
 
 
