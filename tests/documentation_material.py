@@ -49,7 +49,7 @@ def make_material(folder: Path) -> None:
     write_media(folder / "film.mkv", Track(stereo.T, "flac"), video_s=_SECONDS)
     write_media(folder / "rain.mp4", Track(effects[None], "aac"), video_s=_SECONDS)
     for number, day in enumerate(("wednesday", "thursday", "friday")):
-        talk = shipped("speech-man", 1.2 * number, 5.0) + shipped("effects", 2.0 * number, 5.0)
+        talk = shipped("speech-man", 0.5 * number, 5.0) + shipped("effects", 2.0 * number, 5.0)
         _write(folder / "recordings" / f"{day}.wav", 0.4 * talk)
     for number in range(3):
         _write(folder / "clips" / f"clip{number}.wav", shipped("effects", 2.0 + 3 * number, 1.0))
