@@ -124,7 +124,8 @@ def adapt(
     if not prompts.strip():
         raise ConfigError(
             f"--prompts is missing: name all sources that the recordings hold, such as --prompts "
-            f"speech,sfx-mix; {bundle.card.name} knows {', '.join(bundle.model.prompts.names)}."
+            f"speech,sfx-mix; {bundle.card.name} knows {', '.join(bundle.model.prompts.names)}. "
+            "`unbraid discover RECORDING` says what it hears in one."
         )
     remixit, self_remixing = _METHODS[method]
     rate = learning_rate_for(what) if learning_rate is None else learning_rate  # type: ignore[arg-type]
