@@ -61,7 +61,7 @@ def adapt(
             metavar="SHARE",
             help="What is left of the teacher whenever it follows, every 20 steps; 1: it stays.",
         ),
-    ] = 1.0,
+    ] = 0.8,
     what: Annotated[
         str,
         typer.Option(
@@ -113,6 +113,7 @@ def adapt(
     from unbraid.cli.devices import parse_device
     from unbraid.cli.work_bar import WorkBar
     from unbraid.errors import ConfigError
+    from unbraid.training.methods.adapting import REMIXING
     from unbraid.training.methods.fine_tuning import FineTuningConfig
     from unbraid.training.methods.remixing import RemixingConfig, TeacherConfig
 
@@ -137,7 +138,7 @@ def adapt(
             remixit_weight=remixit,
             self_remixing_weight=self_remixing,
             channel_shuffle="none",
-            teacher=TeacherConfig(teacher_decay, steps_per_epoch=CHECK_EVERY),
+            teacher=TeacherConfig(teacher_decay, steps_per_epoch=REMIXING.teacher.steps_per_epoch),
         ),
         crop_s=crop,
         batch_size=batch_size,
