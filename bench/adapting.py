@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from material import has_manifest, parser_of
-from unbraid.apps.adapt import CHECK_EVERY, AdaptOptions, adapt, learning_rate_for
+from unbraid.apps.adapt import AdaptOptions, adapt, learning_rate_for
 from unbraid.audio import read
 from unbraid.checkpoints import Bundle, load_bundle, resolve_model
 from unbraid.data.manifest import Recording, read_manifest
@@ -37,6 +37,7 @@ from unbraid.mixing.rooms import reverberate
 from unbraid.models.inference import for_inference
 from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.measures import si_sdr_db
+from unbraid.training.methods.adapting import REMIXING
 from unbraid.training.methods.remixing import RemixingConfig
 
 PROMPTS = ("speech", "sfx-mix")
@@ -148,11 +149,7 @@ def options_of(arguments: argparse.Namespace, method: str) -> AdaptOptions:
         options.remixing,
         remixit_weight=remixit,
         self_remixing_weight=self_remixing,
-        teacher=dataclasses.replace(
-            options.remixing.teacher,
-            decay=arguments.teacher_decay,
-            steps_per_epoch=CHECK_EVERY,
-        ),
+        teacher=dataclasses.replace(options.remixing.teacher, decay=arguments.teacher_decay),
     )
     tuning = dataclasses.replace(
         options.tuning,
@@ -214,7 +211,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=AdaptOptions(PROMPTS).tuning.num_steps)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--what", default="network")
-    parser.add_argument("--teacher-decay", type=float, default=1.0)
+    parser.add_argument("--teacher-decay", type=float, default=REMIXING.teacher.decay)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if not has_manifest(arguments.manifest):

@@ -37,7 +37,7 @@ from unbraid.training.methods.fine_tuning import FineTuningConfig, TunedModel, T
 from unbraid.training.methods.remixing import RemixingConfig
 from unbraid.types import Step, StepCallback
 
-#: Steps between two checks, and before the teacher follows if it does.
+#: Steps between two checks.
 CHECK_EVERY = 20
 # One recording in five is held back, and one at least.
 _HELD_BACK = 0.2

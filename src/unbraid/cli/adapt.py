@@ -61,7 +61,7 @@ def adapt(
             metavar="SHARE",
             help="What is left of the teacher whenever it follows, every 20 steps; 1: it stays.",
         ),
-    ] = 1.0,
+    ] = 0.8,
     what: Annotated[
         str,
         typer.Option(
@@ -113,6 +113,7 @@ def adapt(
     from unbraid.cli.devices import parse_device
     from unbraid.cli.work_bar import WorkBar
     from unbraid.errors import ConfigError
+    from unbraid.training.methods.adapting import REMIXING
     from unbraid.training.methods.fine_tuning import FineTuningConfig
     from unbraid.training.methods.remixing import RemixingConfig, TeacherConfig
 
@@ -124,7 +125,8 @@ def adapt(
     if not prompts.strip():
         raise ConfigError(
             f"--prompts is missing: name all sources that the recordings hold, such as --prompts "
-            f"speech,sfx-mix; {bundle.card.name} knows {', '.join(bundle.model.prompts.names)}."
+            f"speech,sfx-mix; {bundle.card.name} knows {', '.join(bundle.model.prompts.names)}. "
+            "`unbraid discover RECORDING` says what it hears in one."
         )
     remixit, self_remixing = _METHODS[method]
     rate = learning_rate_for(what) if learning_rate is None else learning_rate  # type: ignore[arg-type]
@@ -136,7 +138,7 @@ def adapt(
             remixit_weight=remixit,
             self_remixing_weight=self_remixing,
             channel_shuffle="none",
-            teacher=TeacherConfig(teacher_decay, steps_per_epoch=CHECK_EVERY),
+            teacher=TeacherConfig(teacher_decay, steps_per_epoch=REMIXING.teacher.steps_per_epoch),
         ),
         crop_s=crop,
         batch_size=batch_size,

@@ -33,7 +33,7 @@ REMIXING = RemixingConfig(
     remixit_weight=1.0,
     self_remixing_weight=0.0,
     channel_shuffle="none",
-    teacher=TeacherConfig(decay=1.0),
+    teacher=TeacherConfig(decay=0.8, steps_per_epoch=20),
 )
 
 
