@@ -40,6 +40,7 @@ from machine import describe_machine
 from material import RECIPE, SEED, SHARED, has_manifest
 from unbraid.apps.whole_files import write_whole
 from unbraid.checkpoints import Card, load_bundle, save_bundle
+from unbraid.checkpoints.bundle import CONFIG
 from unbraid.checkpoints.conversion import tuss_from_unconditional
 from unbraid.config import dump
 from unbraid.data.catalogue import open_pools, select
@@ -273,7 +274,7 @@ def write_recordings(experiment: Experiment) -> None:
     folder = experiment.out / "recordings"
     folder.mkdir(exist_ok=True)
     recordings = []
-    heard = set()
+    heard: set[str] = set()
     for number in range(experiment.num_recordings):
         (plan,) = planner.draw_batch(1, f"{SEED}/recordings/{number}")
         heard.update(part.clip for source in plan.sources for part in source.parts)
@@ -394,7 +395,7 @@ def run_dir(experiment: Experiment, name: str) -> Path:
 
 def converted_dir(experiment: Experiment, name: str, seed: int) -> Path:
     """Where the TUSS lies that a body has become."""
-    return experiment.out / "starts" / f"{name}-seed-{seed}"
+    return experiment.out / "starts" / f"{name}-start-{seed}"
 
 
 def convert(experiment: Experiment, name: str, seed: int) -> None:
@@ -402,7 +403,7 @@ def convert(experiment: Experiment, name: str, seed: int) -> None:
     body = load_bundle(run_dir(experiment, name) / BUNDLE_DIR).model
     model = tuss_from_unconditional(body, name, PROMPTS, seed=seed).model
     card = Card(name, "not stated", f"pre-trained by {STARTS[name].title}, converted to TUSS")
-    save_bundle(model, converted_dir(experiment, name, seed), card, overwrite=True)
+    save_bundle(model, converted_dir(experiment, name, seed), card)
 
 
 def learn(experiment: Experiment, config: TrainConfig) -> WaveformModel:
@@ -575,8 +576,6 @@ def stages(experiment: Experiment) -> list[Stage]:
         score(experiment, learn(experiment, config), config.name, name, 0.0, config.seed)
 
     def learn_labels(name: str, share: float, seed: int) -> None:
-        if STARTS[name].method is not None:
-            convert(experiment, name, seed)
         config = with_references(experiment, name, share, seed)
         score(experiment, learn(experiment, config), config.name, name, share, seed)
 
@@ -595,6 +594,17 @@ def stages(experiment: Experiment) -> list[Stage]:
         Stage(name, scores_of(name), (experiment.recordings,), partial(pretrain, name))
         for name in pretrained
     ]
+    todo += [
+        Stage(
+            folder.name,
+            folder / CONFIG,
+            (scores_of(name),),
+            partial(convert, experiment, name, seed),
+        )
+        for name in pretrained
+        for seed in experiment.seeds
+        for folder in (converted_dir(experiment, name, seed),)
+    ]
     few = min(experiment.shares)
     trainings = [
         (name, share, seed)
@@ -606,7 +616,7 @@ def stages(experiment: Experiment) -> list[Stage]:
     # The longest last.
     for name, share, seed in sorted(trainings, key=lambda each: STARTS[each[0]].more_steps):
         run = with_references(experiment, name, share, seed).name
-        needs = (scores_of(name),) if name in pretrained else ()
+        needs = (converted_dir(experiment, name, seed) / CONFIG,) if name in pretrained else ()
         todo.append(Stage(run, scores_of(run), needs, partial(learn_labels, name, share, seed)))
     return todo
 
