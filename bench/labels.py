@@ -1,10 +1,14 @@
 """TUSS with few labels: from scratch, or with a body that learnt from recordings alone.
 
 All clips of the train split are mixed in pairs to recordings, files like those that nobody has
-taken apart. A body without prompts learns from them by Self-Remixing, by RemixIT and by MixIT, each
-from scratch and for as many steps. Its weights become those of a TUSS (``unbraid models convert``),
-which then learns with references from a share of the clips; so does a TUSS from scratch. All take
-the same steps on the same mixtures, and are measured on the same mixtures of the eval split.
+taken apart. A body without prompts learns from them by Self-Remixing, by RemixIT and by MixIT,
+each from scratch and for as many steps, and by Self-Remixing after MixIT, for twice as many. Its
+weights become those of a TUSS (``unbraid models convert``), which then learns with references
+from a share of the clips; so does a TUSS from scratch. All take the same steps on the same
+mixtures, and are measured on the same mixtures of the eval split.
+
+A crossover that cuts every recording at one frequency suits the remixing losses perfectly, and
+separates nothing. So the first table says how much of what a body gives is a fixed filter.
 
 Shares are nested and drawn evenly over the classes of sound. What is left out of a share is never
 heard alone, only in the recordings. A seed draws the share, what is fresh in the model, and the
@@ -48,7 +52,7 @@ from unbraid.data.dynamic import MixtureBatch, render_batch
 from unbraid.data.fixed import fixed_plans
 from unbraid.data.manifest import Recording, format_manifest, read_manifest
 from unbraid.downloads import try_lock
-from unbraid.dsp.stft import StftConfig
+from unbraid.dsp.stft import FftTransform, StftConfig
 from unbraid.errors import ConfigError
 from unbraid.evaluation.batches import best_si_sdr_db, mixture_si_sdr_db
 from unbraid.evaluation.statistics import Interval, bootstrap_interval
@@ -118,6 +122,7 @@ class Start:
         num_outputs: Of the body. A recording has two sources, a sum of two recordings four.
         batch_size: Recordings per step. MixIT separates sums of two, so it needs twice as many
             for as many separations.
+        after: The start whose body it goes on from; empty for none.
         more_steps: Whether it learns with references for so many more steps as others learn from
             recordings; then only from the smallest share.
     """
@@ -126,11 +131,13 @@ class Start:
     method: MixitConfig | RemixingConfig | None = None
     num_outputs: int = 0
     batch_size: int = 0
+    after: str = ""
     more_steps: bool = False
 
 
-#: Both shuffles, as the papers do from scratch. The teacher follows within a hundredth of the
-#: run, as in the released configurations (see ``pretraining``).
+#: Both shuffles from scratch; after MixIT only that of the batch, and the two loudest outputs, as
+#: in the papers. The teacher begins as a copy, and follows within a hundredth of the run, as in
+#: the released configurations (see ``pretraining``).
 STARTS: Mapping[str, Start] = {
     "scratch": Start("scratch"),
     "self-remixing": Start("Self-Remixing", RemixingConfig(), num_outputs=2, batch_size=8),
@@ -141,6 +148,13 @@ STARTS: Mapping[str, Start] = {
         batch_size=8,
     ),
     "mixit": Start("MixIT", MixitConfig(), num_outputs=4, batch_size=16),
+    "mixit-self-remixing": Start(
+        "MixIT, then Self-Remixing",
+        RemixingConfig(channel_shuffle="none", num_sources=2),
+        num_outputs=4,
+        batch_size=8,
+        after="mixit",
+    ),
     "scratch-longer": Start("scratch, more steps", more_steps=True),
 }
 SCRATCH = "scratch"
@@ -153,7 +167,7 @@ class Experiment:
     Attributes:
         out: Folder of everything.
         manifest: Of the clips.
-        starts: Names of ``STARTS``.
+        starts: Names of ``STARTS``; each stands behind the one that it goes on from.
         shares: Of the clips that are labelled.
         seeds: Each share is learnt from once for each.
         steps: With references.
@@ -175,6 +189,11 @@ class Experiment:
     num_recordings: int = 3000
     mixtures_per_scene: int = 40
     network: TussConfig = field(default=TUSS)
+
+    def __post_init__(self) -> None:
+        for number, name in enumerate(self.starts):
+            if STARTS[name].after not in {"", *self.starts[:number]}:
+                raise ConfigError(f"{name} goes on from {STARTS[name].after}: name that before it.")
 
     @property
     def cache(self) -> Path:
@@ -369,7 +388,8 @@ def pretraining(experiment: Experiment, name: str) -> TrainConfig:
         recipe_of(CROP_S, [Scene(("recording",))]),
         gain_db={"recording": (0.0, 0.0), **dict.fromkeys(PROMPTS, LEVELS_DB)},
     )
-    return _run(name, steps, model, data, recipe, start.batch_size, "", method, seed=0)
+    before = str(run_dir(experiment, start.after) / BUNDLE_DIR) if start.after else ""
+    return _run(name, steps, model, data, recipe, start.batch_size, before, method, seed=0)
 
 
 def with_references(experiment: Experiment, name: str, share: float, seed: int) -> TrainConfig:
@@ -447,6 +467,13 @@ def cpu_minutes(folder: Path, steps: int) -> float:
     return sum(session["cpu_s"] for session in sessions) / counted * steps / 60
 
 
+def pretraining_minutes(experiment: Experiment, name: str) -> float:
+    """What a body took of a core, with the body that it went on from."""
+    took = cpu_minutes(run_dir(experiment, name), experiment.pretraining_steps)
+    before = STARTS[name].after
+    return took + (pretraining_minutes(experiment, before) if before else 0.0)
+
+
 # ------------------------------------------------------------------ measuring
 
 
@@ -505,6 +532,39 @@ def improvements(model: WaveformModel, batch: MixtureBatch) -> list[float]:
         estimates = model(batch.mixture, batch.prompt_indices)
     gains: list[float] = (best_si_sdr_db(estimates, batch) - mixture_si_sdr_db(batch))[0].tolist()
     return gains
+
+
+@torch.no_grad()
+def filter_likeness_db(model: WaveformModel, batches: Iterable[MixtureBatch]) -> float:
+    """How much of what a body gives is a fixed filter of each output, in dB.
+
+    The filter of output o has the real gains g_of over all mixtures that make
+
+        E = sum_tf |Y_otf - g_of X_tf|^2
+
+    smallest: g_of = sum_t Re(Y_otf X*_tf) / sum_t |X_tf|^2. The result is the power of all outputs
+    over that of what such filters leave: many dB for a crossover, few where sources are told apart.
+    """
+    transform = FftTransform(STFT)
+    given, heard = [], []
+    for batch in batches:
+        heard.append(transform.analyse(batch.mixture))
+        given.append(transform.analyse(model.separate_all(batch.mixture).flatten(0, 1)))
+    mixtures, outputs = torch.cat(heard, dim=2), torch.cat(given, dim=2)
+    gains = (outputs * mixtures).sum(dim=(1, 2)) / mixtures.square().sum(dim=(1, 2)).add(1e-12)
+    left = outputs - gains[:, None, None] * mixtures
+    return float(10 * torch.log10(outputs.square().sum() / left.square().sum()))
+
+
+def filter_likeness_path(experiment: Experiment, name: str) -> Path:
+    return run_dir(experiment, name) / "filter-likeness.json"
+
+
+def write_filter_likeness(experiment: Experiment, name: str) -> None:
+    body = load_bundle(run_dir(experiment, name) / BUNDLE_DIR).model
+    batches = [batch for some in measured_on(experiment).values() for batch in some]
+    content = json.dumps(filter_likeness_db(body, batches))
+    write_whole(filter_likeness_path(experiment, name), content.encode())
 
 
 def score(
@@ -591,7 +651,21 @@ def stages(experiment: Experiment) -> list[Stage]:
             )
         )
     todo += [
-        Stage(name, scores_of(name), (experiment.recordings,), partial(pretrain, name))
+        Stage(
+            name,
+            scores_of(name),
+            (scores_of(STARTS[name].after) if STARTS[name].after else experiment.recordings,),
+            partial(pretrain, name),
+        )
+        for name in pretrained
+    ]
+    todo += [
+        Stage(
+            f"{name}-filter",
+            filter_likeness_path(experiment, name),
+            (scores_of(name),),
+            partial(write_filter_likeness, experiment, name),
+        )
         for name in pretrained
     ]
     todo += [
@@ -682,19 +756,27 @@ def tables(experiment: Experiment, scores: Sequence[Score]) -> str:
     """What the bodies learnt, and what they are worth to TUSS."""
     cells = in_cells(scores)
     before = {
-        name: cpu_minutes(run_dir(experiment, name), experiment.pretraining_steps)
+        name: pretraining_minutes(experiment, name)
         for _, name in cells
         if STARTS[name].method is not None
     }
     lines = [
         "Bodies without prompts, outputs in the best order:",
         "",
-        "| learnt by | SI-SDRi, dB | CPU minutes |",
-        "|---|---|---|",
+        "| learnt by | SI-SDRi, dB | like a fixed filter, dB | CPU minutes |",
+        "|---|---|---|---|",
     ]
     for (share, name), some in cells.items():
         if share == 0.0:
-            lines.append(f"| {STARTS[name].title} | {_shown(mean_of(some))} | {before[name]:.1f} |")
+            path = filter_likeness_path(experiment, name)
+            likeness_db = json.loads(path.read_text()) if path.is_file() else float("nan")
+            columns = [
+                STARTS[name].title,
+                _shown(mean_of(some)),
+                f"{likeness_db:.1f}",
+                f"{before[name]:.1f}",
+            ]
+            lines.append(f"| {' | '.join(columns)} |")
     lines += [
         "",
         "TUSS (CPU minutes with pre-training):",
@@ -746,7 +828,7 @@ def draw(scores: Sequence[Score], path: Path) -> None:
     for number, (name, start) in enumerate(STARTS.items()):
         at = [share for share in shares if (share, name) in cells]
         # Beside each other, so that intervals can be told apart.
-        places = [100 * share * 1.04 ** (number - 2) for share in at]
+        places = [100 * share * 1.04 ** (number - 2.5) for share in at]
         means = [mean_of(cells[share, name]) for share in at]
         style = {"color": f"C{number}", "marker": "o", "markersize": 4, "capsize": 2}
         _draw_intervals(left, places, means, {**style, "label": start.title})

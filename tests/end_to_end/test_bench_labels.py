@@ -39,6 +39,7 @@ def test_from_clips_to_a_table_and_only_once(
     assert begun == [
         "recordings",
         "self-remixing",
+        "self-remixing-filter",
         "self-remixing-start-0",
         "scratch-50-seed-0",
         "self-remixing-50-seed-0",
@@ -48,14 +49,14 @@ def test_from_clips_to_a_table_and_only_once(
     # Three scenes of one mixture of two sources, for the body and two of TUSS.
     scores = labels.read_scores(out / "labels.csv")
     assert [each.run for each in scores] == [
-        name for name in sorted(begun) if name in {begun[1], *begun[3:]} for _ in range(6)
+        name for name in sorted(begun) if name in {begun[1], *begun[4:]} for _ in range(6)
     ]
-    gains = {name: [each.si_sdri_db for each in scores if each.run == name] for name in begun[3:]}
+    gains = {name: [each.si_sdri_db for each in scores if each.run == name] for name in begun[4:]}
     assert len(set(map(tuple, gains.values()))) == 2, "both began with the same weights"
     assert (out / "labels.png").is_file()
 
     labels.main([*what, "--steps", "2"])
     assert "begins" not in capsys.readouterr().out
-    (out / "runs" / begun[3] / "scores.csv").unlink()
+    (out / "runs" / begun[4] / "scores.csv").unlink()
     with pytest.raises(ConfigError, match="holds a run with other settings; choose another --out"):
         labels.main([*what, "--steps", "3"])

@@ -10,7 +10,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from unbraid.data.dynamic import MixtureBatch
 from unbraid.data.manifest import Recording
 from unbraid.errors import ConfigError
 
@@ -123,11 +126,25 @@ def test_time_makes_up_for_a_session_that_was_killed(labels: ModuleType, tmp_pat
     assert labels.cpu_minutes(tmp_path, 100) == pytest.approx(90.0 / 60 * 100 / 60)
 
 
+def test_a_body_that_goes_on_counts_the_time_of_the_one_before(
+    labels: ModuleType, tmp_path: Path
+) -> None:
+    experiment = labels.Experiment(tmp_path, tmp_path / "manifest.csv", pretraining_steps=10)
+    for name, seconds in (("mixit", 60.0), ("mixit-self-remixing", 120.0)):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        session = {"steps": 10, "cpu_s": seconds}
+        (tmp_path / "runs" / name / "sessions.jsonl").write_text(json.dumps(session))
+    assert labels.pretraining_minutes(experiment, "mixit-self-remixing") == pytest.approx(3.0)
+    with pytest.raises(ConfigError, match="mixit-self-remixing goes on from mixit"):
+        labels.Experiment(tmp_path, tmp_path / "m.csv", starts=("mixit-self-remixing", "mixit"))
+
+
 def test_the_table_has_a_line_for_each_start_and_share(labels: ModuleType, tmp_path: Path) -> None:
     experiment = labels.Experiment(tmp_path, tmp_path / "manifest.csv", steps=100)
     (tmp_path / "runs/mixit").mkdir(parents=True)
     session = {"steps": experiment.pretraining_steps, "cpu_s": 120.0}
     (tmp_path / "runs/mixit/sessions.jsonl").write_text(json.dumps(session))
+    (tmp_path / "runs/mixit/filter-likeness.json").write_text("12.34")
     (tmp_path / "runs/mixit-5-seed-0").mkdir()
     (tmp_path / "runs/mixit-5-seed-0/sessions.jsonl").write_text('{"steps": 50, "cpu_s": 30.0}')
     some = [
@@ -138,7 +155,7 @@ def test_the_table_has_a_line_for_each_start_and_share(labels: ModuleType, tmp_p
         *scores(labels, "scratch", [7.0, 9.0] * 4, share=0.2),
     ]
     lines = [line for line in labels.tables(experiment, some).splitlines() if "(" in line]
-    assert "| MixIT | 1.00 (1.00 to 1.00) | 2.0 |" in lines
+    assert "| MixIT | 1.00 (1.00 to 1.00) | 12.3 | 2.0 |" in lines
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if " % " in line]
     assert rows == [
         ["5 %", "scratch", "2.0", "4.0", "nan", "3.00 (3.00 to 3.00)", "", "3.00", "nan"],
@@ -149,6 +166,40 @@ def test_the_table_has_a_line_for_each_start_and_share(labels: ModuleType, tmp_p
     picture = tmp_path / "labels.png"
     labels.draw(some, picture)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+# ------------------------------------------------------------------ filters
+
+
+class TwoOutputs:
+    """Separates with a function of the mixture and of what sounds besides."""
+
+    def __init__(self, low_of: Any) -> None:
+        self.low_of = low_of
+
+    def separate_all(self, mixture: Tensor) -> Tensor:
+        low = self.low_of(mixture)
+        return torch.stack([low, mixture - low], dim=1)
+
+
+def test_a_crossover_is_a_fixed_filter_and_a_separation_is_not(labels: ModuleType) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sources = torch.randn(8, 2, 8000, generator=generator)
+    batches = [
+        MixtureBatch(each.sum(dim=0)[None], each[None], torch.zeros(1, 2, dtype=torch.long))
+        for each in sources
+    ]
+
+    def crossover(mixture: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(mixture)
+        spectrum[:, 1500:] = 0.0
+        return torch.fft.irfft(spectrum, n=mixture.shape[-1])
+
+    by_mixture = {tuple(each.sum(dim=0)[:4].tolist()): each[:1] for each in sources}
+    perfect = TwoOutputs(lambda mixture: by_mixture[tuple(mixture[0, :4].tolist())])
+    assert labels.filter_likeness_db(TwoOutputs(crossover), batches) > 20.0
+    # Both sources are white: half of the mixture is as near to one as a filter comes.
+    assert labels.filter_likeness_db(perfect, batches) == pytest.approx(3.0, abs=0.3)
 
 
 # ------------------------------------------------------------------ the work
