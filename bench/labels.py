@@ -8,7 +8,8 @@ from a share of the clips; so does a TUSS from scratch. All take the same steps 
 mixtures, and are measured on the same mixtures of the eval split.
 
 A crossover that cuts every recording at one frequency suits the remixing losses perfectly, and
-separates nothing. So the first table says how much of what a body gives is a fixed filter.
+tells no sources apart. So the first table says how much of what a body gives is a filter that never
+changes, and what such filters are worth.
 
 Shares are nested and drawn evenly over the classes of sound. What is left out of a share is never
 heard alone, only in the recordings. A seed draws the share, what is fresh in the model, and the
@@ -34,11 +35,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from functools import partial
+from math import nan
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import soundfile
 import torch
+from torch import Tensor
 
 from machine import describe_machine
 from material import RECIPE, SEED, SHARED, has_manifest
@@ -46,7 +50,7 @@ from unbraid.apps.whole_files import write_whole
 from unbraid.checkpoints import Card, load_bundle, save_bundle
 from unbraid.checkpoints.bundle import CONFIG
 from unbraid.checkpoints.conversion import tuss_from_unconditional
-from unbraid.config import dump
+from unbraid.config import dump, read
 from unbraid.data.catalogue import open_pools, select
 from unbraid.data.dynamic import MixtureBatch, render_batch
 from unbraid.data.fixed import fixed_plans
@@ -463,7 +467,7 @@ def cpu_minutes(folder: Path, steps: int) -> float:
     sessions = [json.loads(line) for line in lines]
     counted = sum(session["steps"] for session in sessions)
     if not counted:
-        return float("nan")
+        return nan
     return sum(session["cpu_s"] for session in sessions) / counted * steps / 60
 
 
@@ -521,62 +525,86 @@ def measured_on(experiment: Experiment) -> dict[str, list[MixtureBatch]]:
     }
 
 
-@torch.no_grad()
-def improvements(model: WaveformModel, batch: MixtureBatch) -> list[float]:
-    """SI-SDR improvement of each source of a mixture; without prompts, in the best order."""
+def estimates_of(model: WaveformModel, batch: MixtureBatch) -> Tensor:
+    """All outputs of a model without prompts, or the sources that are asked for."""
     if model.config.outputs:
-        anything = torch.zeros_like(batch.prompt_indices)
-        batch = replace(batch, prompt_indices=anything)
-        estimates = model.separate_all(batch.mixture)
-    else:
-        estimates = model(batch.mixture, batch.prompt_indices)
+        return model.separate_all(batch.mixture)
+    return model(batch.mixture, batch.prompt_indices)
+
+
+def improvements(model: WaveformModel, estimates: Tensor, batch: MixtureBatch) -> list[float]:
+    """SI-SDR improvement of each source of a mixture; without prompts, by the best outputs."""
+    if model.config.outputs:
+        batch = replace(batch, prompt_indices=torch.zeros_like(batch.prompt_indices))
     gains: list[float] = (best_si_sdr_db(estimates, batch) - mixture_si_sdr_db(batch))[0].tolist()
     return gains
 
 
-@torch.no_grad()
-def filter_likeness_db(model: WaveformModel, batches: Iterable[MixtureBatch]) -> float:
-    """How much of what a body gives is a fixed filter of each output, in dB.
+@dataclass(frozen=True)
+class FixedFilters:
+    """What is left of a body if each output is a filter that never changes.
 
-    The filter of output o has the real gains g_of over all mixtures that make
+    Attributes:
+        likeness_db: Power of the outputs over that of what the filters get wrong: many dB for a
+            crossover, few where sources are told apart.
+        si_sdri_db: How much better sources get by the filters alone.
+    """
+
+    likeness_db: float
+    si_sdri_db: float
+
+
+@torch.no_grad()
+def fixed_filters(model: WaveformModel, batches: Sequence[MixtureBatch]) -> FixedFilters:
+    """Fit a filter to each output over all mixtures, and measure both.
+
+    The filter of output o has the real gains g_of that make
 
         E = sum_tf |Y_otf - g_of X_tf|^2
 
-    smallest: g_of = sum_t Re(Y_otf X*_tf) / sum_t |X_tf|^2. The result is the power of all outputs
-    over that of what such filters leave: many dB for a crossover, few where sources are told apart.
+    smallest: g_of = sum_t Re(Y_otf X*_tf) / sum_t |X_tf|^2.
     """
     transform = FftTransform(STFT)
-    given, heard = [], []
-    for batch in batches:
-        heard.append(transform.analyse(batch.mixture))
-        given.append(transform.analyse(model.separate_all(batch.mixture).flatten(0, 1)))
+    heard = [transform.analyse(batch.mixture) for batch in batches]
+    given = [transform.analyse(estimates_of(model, batch).flatten(0, 1)) for batch in batches]
     mixtures, outputs = torch.cat(heard, dim=2), torch.cat(given, dim=2)
     gains = (outputs * mixtures).sum(dim=(1, 2)) / mixtures.square().sum(dim=(1, 2)).add(1e-12)
-    left = outputs - gains[:, None, None] * mixtures
-    return float(10 * torch.log10(outputs.square().sum() / left.square().sum()))
+    gains = gains[:, None, None]
+    left = outputs - gains * mixtures
+    improved = [
+        gain
+        for batch, mixture in zip(batches, heard, strict=True)
+        for filtered in (transform.synthesise(gains * mixture, batch.mixture.shape[-1])[None],)
+        for gain in improvements(model, filtered, batch)
+    ]
+    likeness_db = 10 * torch.log10(outputs.square().sum() / left.square().sum())
+    return FixedFilters(float(likeness_db), fmean(improved))
 
 
-def filter_likeness_path(experiment: Experiment, name: str) -> Path:
-    return run_dir(experiment, name) / "filter-likeness.json"
+def fixed_filters_path(experiment: Experiment, name: str) -> Path:
+    return run_dir(experiment, name) / "fixed-filters.json"
 
 
-def write_filter_likeness(experiment: Experiment, name: str) -> None:
+def write_fixed_filters(experiment: Experiment, name: str) -> None:
     body = load_bundle(run_dir(experiment, name) / BUNDLE_DIR).model
     batches = [batch for some in measured_on(experiment).values() for batch in some]
-    content = json.dumps(filter_likeness_db(body, batches))
-    write_whole(filter_likeness_path(experiment, name), content.encode())
+    content = json.dumps(dump(fixed_filters(body, batches)))
+    write_whole(fixed_filters_path(experiment, name), content.encode())
 
 
+@torch.no_grad()
 def score(
     experiment: Experiment, model: WaveformModel, run: str, start: str, share: float, seed: int
 ) -> None:
     """Measure a model, and write its scores beside it."""
-    scores = [
-        Score(run, start, share, seed, scene, number, prompt, round(gain, 3))
-        for scene, batches in measured_on(experiment).items()
-        for number, batch in enumerate(batches)
-        for prompt, gain in zip(scene.split(" + "), improvements(model.eval(), batch), strict=True)
-    ]
+    model.eval()
+    scores = []
+    for scene, batches in measured_on(experiment).items():
+        for number, batch in enumerate(batches):
+            gains = improvements(model, estimates_of(model, batch), batch)
+            for prompt, gain in zip(scene.split(" + "), gains, strict=True):
+                about = (run, start, share, seed, scene, number, prompt)
+                scores.append(Score(*about, round(gain, 3)))
     write_whole(run_dir(experiment, run) / "scores.csv", format_scores(scores).encode())
 
 
@@ -661,10 +689,10 @@ def stages(experiment: Experiment) -> list[Stage]:
     ]
     todo += [
         Stage(
-            f"{name}-filter",
-            filter_likeness_path(experiment, name),
+            f"{name}-filters",
+            fixed_filters_path(experiment, name),
             (scores_of(name),),
-            partial(write_filter_likeness, experiment, name),
+            partial(write_fixed_filters, experiment, name),
         )
         for name in pretrained
     ]
@@ -761,19 +789,20 @@ def tables(experiment: Experiment, scores: Sequence[Score]) -> str:
         if STARTS[name].method is not None
     }
     lines = [
-        "Bodies without prompts, outputs in the best order:",
+        "Bodies without prompts, by the best outputs:",
         "",
-        "| learnt by | SI-SDRi, dB | like a fixed filter, dB | CPU minutes |",
-        "|---|---|---|---|",
+        "| learnt by | SI-SDRi, dB | like fixed filters, dB | SI-SDRi of these, dB | CPU minutes |",
+        "|---|---|---|---|---|",
     ]
     for (share, name), some in cells.items():
         if share == 0.0:
-            path = filter_likeness_path(experiment, name)
-            likeness_db = json.loads(path.read_text()) if path.is_file() else float("nan")
+            path = fixed_filters_path(experiment, name)
+            fixed = read(FixedFilters, path) if path.is_file() else FixedFilters(nan, nan)
             columns = [
                 STARTS[name].title,
                 _shown(mean_of(some)),
-                f"{likeness_db:.1f}",
+                f"{fixed.likeness_db:.1f}",
+                f"{fixed.si_sdri_db:.2f}",
                 f"{before[name]:.1f}",
             ]
             lines.append(f"| {' | '.join(columns)} |")

@@ -39,7 +39,7 @@ def test_from_clips_to_a_table_and_only_once(
     assert begun == [
         "recordings",
         "self-remixing",
-        "self-remixing-filter",
+        "self-remixing-filters",
         "self-remixing-start-0",
         "scratch-50-seed-0",
         "self-remixing-50-seed-0",

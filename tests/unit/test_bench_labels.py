@@ -6,7 +6,7 @@ import math
 import random
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -144,7 +144,8 @@ def test_the_table_has_a_line_for_each_start_and_share(labels: ModuleType, tmp_p
     (tmp_path / "runs/mixit").mkdir(parents=True)
     session = {"steps": experiment.pretraining_steps, "cpu_s": 120.0}
     (tmp_path / "runs/mixit/sessions.jsonl").write_text(json.dumps(session))
-    (tmp_path / "runs/mixit/filter-likeness.json").write_text("12.34")
+    fixed = json.dumps({"likeness_db": 12.34, "si_sdri_db": 0.5})
+    (tmp_path / "runs/mixit/fixed-filters.json").write_text(fixed)
     (tmp_path / "runs/mixit-5-seed-0").mkdir()
     (tmp_path / "runs/mixit-5-seed-0/sessions.jsonl").write_text('{"steps": 50, "cpu_s": 30.0}')
     some = [
@@ -155,7 +156,7 @@ def test_the_table_has_a_line_for_each_start_and_share(labels: ModuleType, tmp_p
         *scores(labels, "scratch", [7.0, 9.0] * 4, share=0.2),
     ]
     lines = [line for line in labels.tables(experiment, some).splitlines() if "(" in line]
-    assert "| MixIT | 1.00 (1.00 to 1.00) | 12.3 | 2.0 |" in lines
+    assert "| MixIT | 1.00 (1.00 to 1.00) | 12.3 | 0.50 | 2.0 |" in lines
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if " % " in line]
     assert rows == [
         ["5 %", "scratch", "2.0", "4.0", "nan", "3.00 (3.00 to 3.00)", "", "3.00", "nan"],
@@ -172,10 +173,11 @@ def test_the_table_has_a_line_for_each_start_and_share(labels: ModuleType, tmp_p
 
 
 class TwoOutputs:
-    """Separates with a function of the mixture and of what sounds besides."""
+    """Separates with a function of the mixture; the rest of it is the other output."""
 
     def __init__(self, low_of: Any) -> None:
         self.low_of = low_of
+        self.config = SimpleNamespace(outputs=("source", "source"))
 
     def separate_all(self, mixture: Tensor) -> Tensor:
         low = self.low_of(mixture)
@@ -197,9 +199,21 @@ def test_a_crossover_is_a_fixed_filter_and_a_separation_is_not(labels: ModuleTyp
 
     by_mixture = {tuple(each.sum(dim=0)[:4].tolist()): each[:1] for each in sources}
     perfect = TwoOutputs(lambda mixture: by_mixture[tuple(mixture[0, :4].tolist())])
-    assert labels.filter_likeness_db(TwoOutputs(crossover), batches) > 20.0
+    found = labels.fixed_filters(TwoOutputs(crossover), batches)
+    assert found.likeness_db > 20.0
+    # What it gets by being a filter is all that it gets.
+    gains = [
+        gain
+        for batch in batches
+        for gain in labels.improvements(
+            TwoOutputs(crossover), TwoOutputs(crossover).separate_all(batch.mixture), batch
+        )
+    ]
+    assert found.si_sdri_db == pytest.approx(sum(gains) / len(gains), abs=0.1)
     # Both sources are white: half of the mixture is as near to one as a filter comes.
-    assert labels.filter_likeness_db(perfect, batches) == pytest.approx(3.0, abs=0.3)
+    found = labels.fixed_filters(perfect, batches)
+    assert found.likeness_db == pytest.approx(3.0, abs=0.3)
+    assert found.si_sdri_db == pytest.approx(0.0, abs=0.3)
 
 
 # ------------------------------------------------------------------ the work
