@@ -856,6 +856,8 @@ def draw(scores: Sequence[Score], path: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for number, (name, start) in enumerate(STARTS.items()):
         at = [share for share in shares if (share, name) in cells]
+        if not at:
+            continue
         # Beside each other, so that intervals can be told apart.
         places = [100 * share * 1.04 ** (number - 2.5) for share in at]
         means = [mean_of(cells[share, name]) for share in at]
@@ -879,7 +881,7 @@ def draw(scores: Sequence[Score], path: Path) -> None:
         axes.set_xlabel("clips with labels")
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
-    left.legend(fontsize="small")
+    figure.legend(loc="outside upper center", ncols=len(STARTS), fontsize="small")
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
 
