@@ -99,8 +99,7 @@ def test_the_python_in_it_runs(page: str, at_work: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [page for page in pages() if any(block.commands for block in blocks(page))]
-    + ["docs/models.md"],
+    [page for page in pages() if any(block.commands for block in blocks(page))],
 )
 def test_all_of_it_runs_in_order(page: str, at_work: Path) -> None:
     pytest.importorskip("onnxruntime", reason="docs/export.md needs unbraid[export]")
