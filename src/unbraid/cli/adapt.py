@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from unbraid.cli import learning_flags as flags
 from unbraid.cli.console import one_line, print_warning, reports_errors
 from unbraid.cli.finetune import WHATS
 
@@ -70,13 +71,8 @@ def adapt(
             "low-rank adapters.",
         ),
     ] = "network",
-    rank: Annotated[int, typer.Option(metavar="NUMBER", help="Of the adapters.")] = 8,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            metavar="RATE", help="Of Adam, at its highest.", show_default="what suits --what"
-        ),
-    ] = None,
+    rank: flags.Rank = 8,
+    learning_rate: flags.LearningRate = None,
     crop: Annotated[
         float, typer.Option(metavar="SECONDS", help="Length of the crops to learn from.")
     ] = 2.0,
@@ -91,14 +87,10 @@ def adapt(
         bool,
         typer.Option("--keep-last", help="Keep the last state, whatever the checks say."),
     ] = False,
-    device: Annotated[
-        str, typer.Option("--device", "-d", help="auto, cpu, mps, cuda or cuda:N.")
-    ] = "auto",
-    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of all that is drawn.")] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a model that is there.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    device: flags.Device = "auto",
+    seed: flags.Seed = 0,
+    overwrite: flags.Overwrite = False,
+    quiet: flags.Quiet = False,
 ) -> None:
     """Adapt a model to recordings of yours that nobody has taken apart.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from unbraid.cli import learning_flags as flags
 from unbraid.cli.console import one_line, print_warning, reports_errors
 from unbraid.cli.stem_translation import parse_stems
 
@@ -45,7 +46,7 @@ def finetune(
             "low-rank adapters.",
         ),
     ] = "all",
-    rank: Annotated[int, typer.Option(metavar="NUMBER", help="Of the adapters.")] = 8,
+    rank: flags.Rank = 8,
     stem: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,26 +62,17 @@ def finetune(
     steps: Annotated[
         int, typer.Option(metavar="STEPS", help="The most steps that it takes.")
     ] = 1000,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            metavar="RATE", help="Of Adam, at its highest.", show_default="what suits --what"
-        ),
-    ] = None,
+    learning_rate: flags.LearningRate = None,
     crop: Annotated[
         float, typer.Option(metavar="SECONDS", help="Length of the mixtures to learn from.")
     ] = 4.0,
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="NUMBER", help="Mixtures in a step.")
     ] = 2,
-    device: Annotated[
-        str, typer.Option("--device", "-d", help="auto, cpu, mps, cuda or cuda:N.")
-    ] = "auto",
-    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of all that is drawn.")] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a model that is there.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    device: flags.Device = "auto",
+    seed: flags.Seed = 0,
+    overwrite: flags.Overwrite = False,
+    quiet: flags.Quiet = False,
 ) -> None:
     """Tune a model on songs whose stems you have; a report tells what it did before and after.
 

@@ -40,7 +40,7 @@ def origin_of(address: str) -> Origin:
             # In microseconds, which survive the way through a float.
             modified_ns = round(store.modified(path).timestamp() * 1e6) * 1000
         except (NotImplementedError, KeyError, AttributeError):
-            modified_ns = 0
+            modified_ns = 0  # this store keeps no time of change; the size has to do
     return Origin(address, int(facts.get("size") or 0), modified_ns)
 
 

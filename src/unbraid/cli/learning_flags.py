@@ -1,0 +1,21 @@
+"""Flags of the commands that let a whole model learn, ``finetune`` and ``adapt``."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+Rank: TypeAlias = Annotated[int, typer.Option(metavar="NUMBER", help="Of the adapters.")]
+LearningRate: TypeAlias = Annotated[
+    float | None,
+    typer.Option(metavar="RATE", help="Of Adam, at its highest.", show_default="what suits --what"),
+]
+Device: TypeAlias = Annotated[
+    str, typer.Option("--device", "-d", help="auto, cpu, mps, cuda or cuda:N.")
+]
+Seed: TypeAlias = Annotated[int, typer.Option(metavar="NUMBER", help="Of all that is drawn.")]
+Overwrite: TypeAlias = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a model that is there.")
+]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
