@@ -9,7 +9,6 @@ import typer
 from unbraid.cli import separation_flags as flags
 from unbraid.cli.console import duration_in_words, one_line, print_error, reports_errors
 from unbraid.cli.separate import split_names
-from unbraid.cli.work_bar import WorkBar
 
 if TYPE_CHECKING:
     from unbraid.cluster.crew import Crew
@@ -102,6 +101,7 @@ def separate_many(
     """
     from unbraid.apps.separate_files import SeparateOptions
     from unbraid.checkpoints import model_info
+    from unbraid.cli.work_bar import WorkBar
     from unbraid.cluster.manifest import Shard, parse_shard
     from unbraid.cluster.separate_many import ManyOptions
     from unbraid.cluster.separate_many import separate_many as run
