@@ -11,6 +11,9 @@ BIN = $(VENV)/bin
 JOBS ?= 2
 MANIFEST ?= $(or $(UNBRAID_SHARED),../shared)/data/manifest.csv
 
+# Many containers set it, and then every process compiles all it imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test slow check docs bench clean
 
 demo: $(VENV)/.installed

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -21,6 +22,9 @@ from pydantic import TypeAdapter, ValidationError
 from unbraid.errors import ConfigError
 
 T = TypeVar("T")
+
+#: What validates a type; making one takes longer than using it.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def parse(kind: type[T], data: object, where: str = "config") -> T:
@@ -37,7 +41,8 @@ def parse(kind: type[T], data: object, where: str = "config") -> T:
     """
     check_keys(kind, data, where)
     try:
-        return TypeAdapter(kind).validate_python(data)
+        built: T = _adapter(kind).validate_python(data)
+        return built
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in (where, *first["loc"]))
@@ -117,7 +122,7 @@ def load_mapping(path: Path) -> dict[str, Any]:
 
 def dump(config: object) -> dict[str, Any]:
     """Turn a frozen dataclass into plain data that ``parse`` turns back."""
-    data: dict[str, Any] = json.loads(TypeAdapter(type(config)).dump_json(config))
+    data: dict[str, Any] = json.loads(_adapter(type(config)).dump_json(config))
     return data
 
 

@@ -4,7 +4,8 @@ import csv
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from command_line import start, unbraid, write_audio
 from unbraid.apps.separate_files import SeparateOptions
 from unbraid.checkpoints import Card, model_info, save_bundle
 from unbraid.cluster.local_crew import LocalCrew
-from unbraid.cluster.manifest import Shard
+from unbraid.cluster.manifest import Entry, Shard
 from unbraid.cluster.ray_crew import RayCrew
 from unbraid.cluster.separate_many import ManyOptions, ManyResult, separate_many
 from unbraid.cluster.table import Row
@@ -161,29 +162,47 @@ def test_a_worker_with_another_model_is_refused(bundle: Path, tmp_path: Path) ->
         load_for(setup, "cpu")
 
 
+def wait_for_work_in(out: Path) -> None:
+    """Return when a worker has begun to write there."""
+    deadline_s = time.monotonic() + 60.0
+    while not any(out.rglob(".unbraid-*")):
+        assert time.monotonic() < deadline_s, "no worker has begun"
+        time.sleep(0.001)
+
+
+class KillingCrew(LocalCrew):
+    """Kills the worker that is given the first recording while it is in the middle of it."""
+
+    victim: str | None = None
+
+    def give(self, worker: str, entry: Entry, dead: Collection[str]) -> None:
+        super().give(worker, entry, dead)
+        if self.victim is None:
+            self.victim = worker
+            wait_for_work_in(Path(self._setup.out))
+            named = {process.name: process for process in multiprocessing.active_children()}
+            named[worker].kill()
+
+
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_what_it_had_is_done(
     bundle: Path, tmp_path: Path
 ) -> None:
-    manifest = manifest_of(tmp_path / "in", 8, duration_s=4.0)
+    manifest = manifest_of(tmp_path / "in", 4, duration_s=20.0)
     out = tmp_path / "many"
-    killed: list[int] = []
+    crews: list[KillingCrew] = []
 
-    def kill_one(row: Row) -> None:
-        if not killed:
-            victim = multiprocessing.active_children()[0]
-            killed.append(victim.pid or 0)
-            victim.kill()
+    def open_crew(setup: Setup, count: int) -> KillingCrew:
+        crews.append(KillingCrew(setup, ["cpu", "cpu"], 1))
+        return crews[0]
 
-    result = run(
-        lambda setup, count: LocalCrew(setup, ["cpu", "cpu"], 1), manifest, bundle, out, kill_one
-    )
-    assert killed
+    result = run(open_crew, manifest, bundle, out)
     assert result.exit_code == 0
-    assert result.summary.num_written + result.summary.num_skipped == 8
-    assert result.summary.num_skipped <= 1  # done by the killed one, which had no time to say so
-    assert max(row.num_attempts for row in result.rows if row is not None) == 2
-    assert not list(out.glob(".unbraid-*"))
+    assert result.summary.num_written == 4
+    rows = [row for row in result.rows if row is not None]
+    assert [row.num_attempts for row in rows] == [2, 1, 1, 1]
+    assert crews[0].victim not in {row.worker for row in rows}
+    assert not list(out.rglob(".unbraid-*"))
     assert_as_on_one_machine(out, manifest, bundle)
 
 
@@ -231,39 +250,66 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         cluster.shutdown()
 
 
+class NodeKillingCrew(RayCrew):
+    """Kills the second node while its worker is in the middle of a recording.
+
+    Args:
+        nodes: The cluster.
+        setup: What all workers share.
+    """
+
+    def __init__(self, nodes: Any, setup: Setup) -> None:
+        super().__init__(setup, nodes.address)
+        self.nodes = nodes
+        self.given: list[str] = []
+        self.num_given_before: int | None = None
+
+    def give(self, worker: str, entry: Entry, dead: Collection[str]) -> None:
+        super().give(worker, entry, dead)
+        is_its_second = worker in self.given
+        self.given.append(worker)
+        if self.num_given_before is None and is_its_second and self.is_on_second_node(worker):
+            self.num_given_before = len(self.given)
+            self.nodes.remove_node(self.nodes.second, allow_graceful=False)
+
+    def is_on_second_node(self, worker: str) -> bool:
+        node = self._members[worker].actor.__ray_call__.remote(
+            lambda actor: __import__("ray").get_runtime_context().get_node_id()
+        )
+        return bool(self._ray.get(node) == self.nodes.second.node_id)
+
+
 @needs_ray
 @pytest.mark.slow
 def test_a_node_dies_and_all_is_finished_once(bundle: Path, tmp_path: Path, two_nodes: Any) -> None:
-    manifest = manifest_of(tmp_path / "in", 12, duration_s=4.0)
+    manifest = manifest_of(tmp_path / "in", 12, duration_s=8.0)
     out = tmp_path / "many"
     finished: dict[str, tuple[int, int]] = {}
-    workers: set[str] = set()
-    killed_after: list[int] = []
+    crews: list[NodeKillingCrew] = []
+
+    def open_crew(setup: Setup, count: int) -> NodeKillingCrew:
+        crews.append(NodeKillingCrew(two_nodes, setup))
+        return crews[0]
 
     def facts(name: str) -> tuple[int, int]:
         stat = (out / "tiny" / name / "separation.json").stat()
         return stat.st_ino, stat.st_mtime_ns
 
-    def kill_the_second(row: Row) -> None:
+    def note(row: Row) -> None:
         name = row.entry.track.as_posix()
         assert name not in finished
         finished[name] = facts(name)
-        workers.add(row.worker)
-        if len(workers) == 2 and not killed_after:
-            killed_after.append(len(finished))
-            two_nodes.remove_node(two_nodes.second, allow_graceful=False)
 
-    result = run(
-        lambda setup, count: RayCrew(setup, two_nodes.address), manifest, bundle, out,
-        kill_the_second,
-    )  # fmt: skip
-    assert killed_after[0] < 9, "both have work left when the node dies"
+    result = run(open_crew, manifest, bundle, out, note)
+    assert crews[0].num_given_before is not None, "the second node has come too late"
+    assert crews[0].num_given_before < 12
+    assert len(set(crews[0].given)) == 2
     assert result.exit_code == 0
     assert {name: facts(name) for name in finished} == finished  # nothing was written again
     assert len(finished) == 12
     rows = table(Path(result.table))
     assert [row["name"] for row in rows] == [f"{number:02}" for number in range(12)]
-    assert {row["status"] for row in rows} <= {"written", "skipped"}
+    assert {row["status"] for row in rows} == {"written"}
     assert sorted(row["num_attempts"] for row in rows)[-2:] == ["1", "2"]
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert not list(out.glob(".unbraid-*"))

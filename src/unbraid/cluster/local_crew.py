@@ -88,7 +88,10 @@ class LocalCrew:
         self._num_started += 1
         name = f"{self._run}-{self._num_started}"
         process = self._context.Process(
-            target=_serve, args=(theirs, self._setup, name, device, self._num_threads), daemon=True
+            target=_serve,
+            name=name,
+            args=(theirs, self._setup, name, device, self._num_threads),
+            daemon=True,
         )
         process.start()
         theirs.close()
