@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 
 # One thread for each worker: more would fight for the cores.
 test: $(VENV)/.developing
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal
 
 slow: $(VENV)/.developing
 	$(BIN)/pytest -m slow

@@ -138,6 +138,7 @@ def test_any_length_and_batch_give_our_output(tiny: Path, tiny_file: Path) -> No
     assert session(torch.tensor([[0.1, -0.1]])).shape == (1, 3, 2)
 
 
+@pytest.mark.slow
 def test_the_file_says_what_its_user_has_to_know(tiny: Path, tiny_file: Path) -> None:
     session = onnxruntime.InferenceSession(tiny_file, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
@@ -158,6 +159,7 @@ def test_the_file_says_what_its_user_has_to_know(tiny: Path, tiny_file: Path) ->
     assert (sources.name, sources.shape) == ("sources", ["batch", 3, "time"])
 
 
+@pytest.mark.slow
 def test_the_graph_is_made_of_real_numbers_and_tells_nothing_of_this_machine(
     tiny_file: Path,
 ) -> None:
@@ -173,6 +175,7 @@ def test_the_graph_is_made_of_real_numbers_and_tells_nothing_of_this_machine(
     assert not {"DFT", "STFT"} & {node.op_type for node in model.graph.node}
 
 
+@pytest.mark.slow
 def test_the_guide_runs_as_it_stands(
     tiny: Path, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +245,7 @@ def test_a_file_is_replaced_only_when_told_to(tiny: Path, tmp_path: Path) -> Non
     assert outcome.code == 5
 
 
+@pytest.mark.slow
 def test_a_graph_that_computes_something_else_is_not_kept(
     tiny: Path, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
