@@ -24,7 +24,7 @@ QUICK = ["README.md", "docs/python.md", "docs/prompts.md", "docs/getting-started
 #: What is added to a command, so that it takes seconds here.
 SHORTER = {
     "teach": ["--steps", "1", "--minutes", "0.02", "--quiet"],
-    "finetune": ["--steps", "1", "--minutes", "0.02", "--crop", "1", "--quiet"],
+    "finetune": ["--steps", "1", "--minutes", "0.02", "--crop", "1", "--keep-last", "--quiet"],
     "adapt": ["--steps", "1", "--minutes", "0.1", "--crop", "1", "--keep-last", "--quiet"],
     "evaluate": ["--limit", "1", "--cases", "1", "--quiet"],
     "export": ["--length", "2"],

@@ -83,10 +83,7 @@ def adapt(
         float,
         typer.Option(metavar="DB", help="How much it may forget of other sounds, in SI-SDR."),
     ] = 0.5,
-    keep_last: Annotated[
-        bool,
-        typer.Option("--keep-last", help="Keep the last state, whatever the checks say."),
-    ] = False,
+    keep_last: flags.KeepLast = False,
     device: flags.Device = "auto",
     seed: flags.Seed = 0,
     overwrite: flags.Overwrite = False,
@@ -145,10 +142,10 @@ def adapt(
     with WorkBar(not quiet) as bar:
         adapted = adapt_to(bundle, recordings, options, bar.update)
     kept = keep_adapted(adapted, folder, bundle, overwrite=overwrite)
-    if quiet:
-        return
     for warning in adapted.warnings:
         print_warning(warning)
+    if quiet:
+        return
     before, after = adapted.before, adapted.kept
     print(
         f"{folder.name}: {adapted.num_recordings} recordings, {60 * adapted.hours:.1f} minutes, "
