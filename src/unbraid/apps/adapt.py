@@ -335,8 +335,8 @@ def _why_not(checks: Sequence[AdaptingCheck], options: AdaptOptions, name: str) 
     elif better := [check for check in later if check.held_back_loss < start.held_back_loss]:
         lost = max((check.known_db or 0.0) - (start.known_db or 0.0) for check in better)
         why = (
-            f"it became better on these recordings but forgot too much of others ({lost:+.1f} dB, "
-            f"{-options.tolerance_db:+.1f} dB are allowed); lower --learning-rate, or allow more "
+            f"it became better on these recordings but forgot too much of others ({lost:+z.1f} dB, "
+            f"{-options.tolerance_db:+z.1f} dB are allowed); lower --learning-rate, or allow more "
             "with --tolerance"
         )
     else:

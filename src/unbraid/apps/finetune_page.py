@@ -73,7 +73,7 @@ def _cells(gain: Gain) -> tuple[str, ...]:
     cells = [gain.prompt, str(gain.num_pieces), f"{gain.mixture[MEASURES[0]]:.1f}"]
     for measure in MEASURES:
         before, after = gain.before[measure], gain.after[measure]
-        cells += [f"{before:.1f}", f"{after:.1f}", f"{after - before:+.1f}"]
+        cells += [f"{before:z.1f}", f"{after:z.1f}", f"{after - before:+z.1f}"]
     return tuple(cells)
 
 
@@ -81,7 +81,7 @@ def _headline(finetuned: Finetuned) -> str:
     total = finetuned.gains[0]
     before, after = total.before[MEASURES[0]], total.after[MEASURES[0]]
     return (
-        f"<strong>{number_html(f'{after - before:+.1f}')}&nbsp;dB</strong> SI-SDR: from "
+        f"<strong>{number_html(f'{after - before:+z.1f}')}&nbsp;dB</strong> SI-SDR: from "
         f"{number_html(f'{before:.1f}')} to {number_html(f'{after:.1f}')}&nbsp;dB, mean over the "
         "prompts."
     )

@@ -122,7 +122,7 @@ def finetune(
         before, after = gain.before[MEASURES[0]], gain.after[MEASURES[0]]
         print(
             f"  {gain.prompt:10} SI-SDR {before:6.1f} dB before, {after:6.1f} dB after "
-            f"({after - before:+.1f})"
+            f"({after - before:+z.1f})"
         )
     print(f"  model   {one_line(kept.bundle)}")
     print(f"  report  {one_line(kept.report)}")
