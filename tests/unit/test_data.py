@@ -48,7 +48,7 @@ def test_a_manifest_is_read_row_by_row(manifest: Path) -> None:
             "line 2: seconds must be a number .*long",
         ),
         (f"{HEADER}\n\na,b,c,train,1,8000,inf\n", "line 3: sample_rate must be"),
-        (f"{HEADER}\na,b,c,train,1,8000,8000\na,b,c,tr\n", "line 3: .* column seconds; was"),
+        (f"{HEADER}\na,b,c,train,1,8000,8000\na,b,c,tr\n", "line 3: .* column seconds, as"),
         (f"{HEADER}\na,b,c,train,1,8000,8000\n\0\0\n", "line 3: holds a zero byte"),
         (f"{HEADER}\n{'a' * 200_000},b,c,train,1,8000,8000\n", "line 2: no CSV"),
         (f"{HEADER}\nm\udce4,b,c,train,1,8000,8000\n", "line 2: no UTF-8"),

@@ -101,7 +101,7 @@ def adapt(
     from unbraid.checkpoints import load_bundle, resolve_model
     from unbraid.cli.devices import parse_device
     from unbraid.cli.work_bar import WorkBar
-    from unbraid.errors import ConfigError
+    from unbraid.errors import ConfigError, counted
     from unbraid.training.methods.adapting import REMIXING
     from unbraid.training.methods.fine_tuning import FineTuningConfig
     from unbraid.training.methods.remixing import RemixingConfig, TeacherConfig
@@ -148,8 +148,8 @@ def adapt(
         return
     before, after = adapted.before, adapted.kept
     print(
-        f"{folder.name}: {adapted.num_recordings} recordings, {60 * adapted.hours:.1f} minutes, "
-        f"{after.step} steps, {adapted.seconds:.0f} s"
+        f"{folder.name}: {counted(adapted.num_recordings, 'recording')}, "
+        f"{60 * adapted.hours:.1f} minutes, {counted(after.step, 'step')}, {adapted.seconds:.0f} s"
     )
     print(
         f"  remixing loss, held back   {before.held_back_loss:.2f} dB before, "

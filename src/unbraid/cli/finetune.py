@@ -87,7 +87,7 @@ def finetune(
     from unbraid.checkpoints import load_bundle, resolve_model
     from unbraid.cli.devices import parse_device
     from unbraid.cli.work_bar import WorkBar
-    from unbraid.errors import ConfigError
+    from unbraid.errors import ConfigError, counted
     from unbraid.training.methods.fine_tuning import FineTuningConfig
 
     if what not in WHATS:
@@ -115,8 +115,8 @@ def finetune(
         return
     total = finetuned.gains[0]
     print(
-        f"{folder.name}: {len(finetuned.learnt_from)} songs, {finetuned.kept.step} steps, "
-        f"{finetuned.seconds:.0f} s"
+        f"{folder.name}: {counted(len(finetuned.learnt_from), 'song')}, "
+        f"{counted(finetuned.kept.step, 'step')}, {finetuned.seconds:.0f} s"
     )
     for gain in (*finetuned.gains[1:], total):
         before, after = gain.before[MEASURES[0]], gain.after[MEASURES[0]]

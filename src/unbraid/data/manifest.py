@@ -111,7 +111,9 @@ def _recording(row: Mapping[str, str | None]) -> Recording:
     """A row as a recording; a ``ValueError`` names the column that makes no sense."""
     for column in _REQUIRED:
         if row[column] is None:
-            raise ValueError(f"the row ends before the column {column}; was the file cut off?")
+            raise ValueError(
+                f"the row ends before the column {column}, as where a file was cut off"
+            )
     sample_rate = _number(row, "sample_rate")
     return Recording(
         path=row["path"] or "",
