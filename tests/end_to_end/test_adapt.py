@@ -13,7 +13,8 @@ from command_line import files_below, unbraid
 from recording_miniatures import make_recordings, recording
 from tiny_query_model import tiny_query_model
 from unbraid.apps import adapt as adapt_app
-from unbraid.apps.adapt import AdaptOptions, adapt
+from unbraid.apps.adapt import AdaptOptions, adapt, learning_rate_for
+from unbraid.apps.keep_adapted import card_of
 from unbraid.apps.known_mixtures import KnownMixtures
 from unbraid.checkpoints import Bundle, Card, load_bundle, save_bundle
 from unbraid.data.dynamic import MixtureBatch
@@ -104,6 +105,20 @@ def test_a_model_comes_out_with_card_and_report_and_the_old_one_stays(
     assert "choose another name or say to overwrite" in again.error
 
 
+def test_figures_on_a_card_are_plain_numbers(
+    bundle: Bundle, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = iter([0.0, 0.0, -0.001])
+    monkeypatch.setattr(KnownMixtures, "si_sdr_db", lambda *unused: next(known))
+    tuning = dataclasses.replace(QUICK.tuning, learning_rate=learning_rate_for("network"))
+    options = dataclasses.replace(QUICK, tuning=tuning, keeps_last=True)
+    card = card_of(adapt(bundle, [recordings], options), "mine", bundle)
+    text = card.render()
+    assert "learning_rate: 0.0001\n" in text
+    assert "-0.0\n" not in text
+    assert "-0.00 " not in text
+
+
 def test_equal_seeds_adapt_alike(bundle: Bundle, recordings: Path) -> None:
     first, again = (adapt(bundle, [recordings], QUICK) for _ in range(2))
     assert first.checks == again.checks
@@ -154,7 +169,7 @@ def test_a_loss_that_is_no_number_keeps_nothing(
         "__call__",
         lambda self, student: original(self, student) * torch.nan,
     )
-    with pytest.raises(TrainingError, match="loss became infinite"):
+    with pytest.raises(TrainingError, match=r"loss became infinite; lower --learning-rate\.$"):
         adapt(bundle, [recordings], dataclasses.replace(QUICK, keeps_last=True))
 
 

@@ -16,6 +16,7 @@ from documentation_material import make_material
 from documented import Block, all_blocks, blocks, pages, refused
 from unbraid.config import check_keys
 from unbraid.training.config import TrainConfig
+from unbraid.training.recipe_files import shipped_recipes
 
 #: Pages whose Python takes a second or two; that of the others runs with the slow tests.
 QUICK = ["README.md", "docs/python.md", "docs/prompts.md", "docs/getting-started.md"]
@@ -23,7 +24,7 @@ QUICK = ["README.md", "docs/python.md", "docs/prompts.md", "docs/getting-started
 #: What is added to a command, so that it takes seconds here.
 SHORTER = {
     "teach": ["--steps", "1", "--minutes", "0.02", "--quiet"],
-    "finetune": ["--steps", "1", "--minutes", "0.02", "--crop", "1", "--quiet"],
+    "finetune": ["--steps", "1", "--minutes", "0.02", "--crop", "1", "--keep-last", "--quiet"],
     "adapt": ["--steps", "1", "--minutes", "0.1", "--crop", "1", "--keep-last", "--quiet"],
     "evaluate": ["--limit", "1", "--cases", "1", "--quiet"],
     "export": ["--length", "2"],
@@ -216,6 +217,14 @@ def test_every_block_of_yaml_is_a_part_of_a_recipe() -> None:
         settings = yaml.safe_load(block.text)
         settings.pop("base", None)
         check_keys(TrainConfig, settings, block.place)
+
+
+def test_recipes_that_ship_are_named_without_an_ending() -> None:
+    cards = (ROOT / "src/unbraid/weights").glob("*/README.md")
+    texts = [*map(ROOT.joinpath, pages()), *cards]
+    for path in (*texts, *shipped_recipes().values()):
+        for name in re.findall(r"unbraid train ([\w-]+)\.yaml", path.read_text(encoding="utf-8")):
+            assert name not in shipped_recipes(), f"{path}: drop the ending of {name}.yaml"
 
 
 def test_python_that_does_not_run_here_can_be_read() -> None:

@@ -11,12 +11,13 @@ import torch
 from command_line import files_below, unbraid
 from song_miniatures import make_songs
 from tiny_query_model import tiny_query_model
+from unbraid.apps import finetune as finetune_app
 from unbraid.apps.finetune import FinetuneOptions, finetune
 from unbraid.apps.keep_finetuned import keep_finetuned
 from unbraid.checkpoints import Bundle, Card, load_bundle, save_bundle
 from unbraid.config import dump
 from unbraid.dsp.stft import StftConfig
-from unbraid.errors import Cancelled, CheckpointError, DataError, PromptError
+from unbraid.errors import Cancelled, CheckpointError, DataError, PromptError, TrainingError
 from unbraid.models.registry import find_architecture
 from unbraid.models.waveform import ModelConfig, WaveformModel, build_model
 from unbraid.training.methods.fine_tuning import FineTuningConfig
@@ -27,6 +28,7 @@ QUICK = FinetuneOptions(
     tuning=FineTuningConfig(num_steps=2, check_every=1, learning_rate=1e-2),
     crop_s=0.2,
     num_pieces=4,
+    keeps_last=True,
     device="cpu",
 )
 
@@ -56,6 +58,7 @@ def test_a_better_model_comes_out_with_card_and_report(
     done = unbraid("finetune", source, *flags, *quick)
     assert done.code == 0, done.stderr
     assert "dB before" in done.stdout
+    assert "Use it: unbraid separate RECORDING" in done.stdout
     tuned = load_bundle(out)
     card, facts = tuned.card, tuned.card.more["tuned_from"]
     assert (card.name, card.licence, card.more["tags"]) == ("mine", LICENCE, ["audio"])
@@ -86,8 +89,21 @@ def test_the_name_is_that_of_the_model_and_it_can_be_replaced(
     tmp_path: Path, source: Path, songs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ("finetune", source, "--data", songs, "--steps", "1", "--crop", "0.2", "--quiet")
-    assert unbraid(*command).stdout == ""
+    # Adam takes such steps anywhere.
+    wild = ("--steps", "1", "--crop", "0.2", "--learning-rate", "3")
+    command = ("finetune", source, "--data", songs, *wild, "--quiet")
+    before = files_below(tmp_path)
+    refused = unbraid(*command)
+    assert refused.code == 9
+    assert "nothing was kept, small stays as it is: no check was better" in refused.error
+    assert "--keep-last keeps the last state" in refused.error
+    assert [path for path in files_below(tmp_path) if "cache" not in path] == before
+
+    command += ("--keep-last",)
+    kept = unbraid(*command)
+    assert (kept.code, kept.stdout) == (0, "")
+    assert "warning: it was kept although no better" in kept.stderr
+    assert "warning: SI-SDR fell on the pieces that are measured: all (" in kept.stderr
     assert load_bundle(tmp_path / "small-tuned").card.name == "small-tuned"
     (tmp_path / "small-tuned.html").write_text("old")
     assert unbraid(*command, "--overwrite", "--what", "prompts-and-codec").code == 0
@@ -116,6 +132,32 @@ def test_one_song_is_cut_in_time_and_it_is_said(bundle: Bundle, tmp_path: Path) 
     assert done.learnt_from == done.held_back == ("song0",)
     assert any("is the only song" in warning for warning in done.warnings)
     assert all(float(piece.item.name.split()[-2]) >= 4.8 for piece in done.pieces)
+
+
+def test_a_stem_that_rests_in_the_pieces_measured_is_named(bundle: Bundle, tmp_path: Path) -> None:
+    songs = make_songs(tmp_path / "one", 1, seconds=6.0, stems=("vocals", "drums", "other"))
+    path = songs / "song0/other.wav"
+    samples, rate = soundfile.read(path)
+    samples[round(4.7 * rate) :] = 0.0
+    soundfile.write(path, samples, rate)
+    done = finetune(bundle, songs, QUICK)
+    assert {gain.prompt for gain in done.gains} == {"all", "vocals", "drums"}
+    assert any(warning.startswith("other: not heard") for warning in done.warnings)
+    assert set(done.prompts) == {"vocals", "drums", "other"}
+    assert done.kept.step == 2
+
+
+def test_a_loss_that_is_no_number_keeps_nothing(
+    bundle: Bundle, songs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = finetune_app.from_references
+    monkeypatch.setattr(
+        finetune_app,
+        "from_references",
+        lambda *given: lambda model: original(*given)(model) * torch.nan,
+    )
+    with pytest.raises(TrainingError, match=r"loss became infinite; lower --learning-rate\.$"):
+        finetune(bundle, songs, QUICK)
 
 
 def test_a_model_with_fixed_outputs_that_hears_two_channels(tmp_path: Path) -> None:

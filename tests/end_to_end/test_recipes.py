@@ -28,7 +28,7 @@ from unbraid.models.registry import find_architecture
 from unbraid.models.waveform import build_model
 from unbraid.objectives.losses import SiSnrLossConfig, SnrLossConfig, SpectralLossConfig
 from unbraid.training import run
-from unbraid.training.config import TrainConfig
+from unbraid.training.config import NOT_STATED, TrainConfig
 from unbraid.training.recipe_files import (
     corpora_of,
     load_recipe,
@@ -379,6 +379,9 @@ def test_the_command_lists_and_prints_recipes(tmp_path: Path) -> None:
     unknown = unbraid("train", "tuss-medum")
     assert unknown.code == 2
     assert "did you mean tuss-medium" in unknown.stderr
+    with_ending = unbraid("train", "tuss-medium.yaml")
+    assert with_ending.code == 2
+    assert "no such file; did you mean tuss-medium, the recipe" in with_ending.error
     nothing = unbraid("train")
     assert nothing.code == 2
     assert "--list" in nothing.stderr
@@ -391,6 +394,25 @@ def test_the_list_names_size_and_corpora() -> None:
         assert name in listed.stdout
     for word in ("11,132,352", "38,210,112", "librivox-urgent", "recordings of your own"):
         assert word in listed.stdout
+    for name, corpus in (
+        ("fuss-mixit", "fuss"),
+        ("fuss-self-remixing", "fuss"),
+        ("audioslots-libri2mix", "librispeech"),
+        ("mini", None),
+    ):
+        assert corpora_of(load_recipe(name)) == ((corpus,) if corpus else ())
+
+
+def test_a_printed_recipe_finds_its_recordings_from_any_folder(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    write(first / "mine.yaml", base="mini", data={"root": "../recordings"})
+    printed = unbraid("train", first / "mine.yaml", "--print-config").stdout
+    (tmp_path / "again.yaml").write_text(printed)
+    config = load_recipe(tmp_path / "again.yaml")
+    assert config == load_recipe(first / "mine.yaml")
+    assert config.data.root == str(tmp_path / "recordings")
+    assert load_recipe("mini").data.root == str(Path.cwd())
 
 
 def write(path: Path, **content: Any) -> Path:
@@ -399,7 +421,13 @@ def write(path: Path, **content: Any) -> Path:
 
 
 def test_a_base_is_changed_group_by_group(tmp_path: Path) -> None:
-    write(tmp_path / "first.yaml", base="sfc-small-musdb", name="first", optimiser={"eps": 1e-6})
+    write(
+        tmp_path / "first.yaml",
+        base="sfc-small-musdb",
+        name="first",
+        licence="CC0-1.0",
+        optimiser={"eps": 1e-6},
+    )
     second = write(
         tmp_path / "second.yaml",
         base="first.yaml",
@@ -416,6 +444,8 @@ def test_a_base_is_changed_group_by_group(tmp_path: Path) -> None:
     assert config.recipe.gain_db == {"vocals": (0, 0)}
     assert config.loss == SiSnrLossConfig()
     assert config.model == base.model
+    # What comes out is another model, about which its base says nothing.
+    assert (config.licence, config.description) == (NOT_STATED, "")
 
 
 @pytest.mark.parametrize(

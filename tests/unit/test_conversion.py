@@ -126,7 +126,8 @@ def pretrained(own_home: Path) -> Path:
 def test_the_command_makes_a_model_of_ones_own(pretrained: Path, own_home: Path) -> None:
     outcome = unbraid("models", "convert", "unlabelled", "--to", "tuss", "--out", "start")
     assert outcome.code == 0
-    assert "CC-BY-4.0" in outcome.stdout
+    assert "parameters, licence: CC-BY-4.0\n" in outcome.stdout
+    assert "-m start finds it anywhere" in outcome.stdout
     assert "fresh: 17 tensors and 8 prompts" in outcome.stdout
     bundle = load_bundle(own_home / "models/start")
     assert bundle.config.architecture == "tuss"
@@ -166,7 +167,7 @@ def test_the_command_can_take_the_last_layer_of_the_loudest_output(
     ("arguments", "code", "message"),
     [
         (["mini", "--to", "tuss", "--out", "x"], 5, "this one is 'tuss'"),
-        (["unlabelled", "--to", "tus", "--out", "x"], 2, "did you mean tuss"),
+        (["unlabelled", "--to", "tus", "--out", "x"], 2, "can be made to that; did you mean tuss?"),
         (["unlabelled", "--to", "tuss", "--out", "mini"], 5, "comes with unbraid"),
         (["unlabelled", "--to", "tuss", "--out", "a b"], 5, "cannot be the name"),
         (["nobody", "--to", "tuss", "--out", "x"], 5, "no such model"),
@@ -179,6 +180,17 @@ def test_the_command_says_what_is_wrong(
     outcome = unbraid("models", "convert", *arguments)
     assert outcome.code == code
     assert message in outcome.stderr
+
+
+def test_no_more_than_the_beginning_is_decoded(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unbraid.apps.convert_model._LISTEN_S", 1.0)
+    samples = 0.1 * torch.randn(4 * RATE, generator=torch.Generator().manual_seed(0))
+    samples[-RATE // 2 :] = torch.nan
+    recording = tmp_path / "long.wav"
+    soundfile.write(recording, samples.numpy(), RATE, subtype="FLOAT")
+    assert loudest_output(load_bundle(pretrained).model, recording) == 2
 
 
 def test_a_silent_recording_tells_nothing(pretrained: Path, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from unbraid.errors import ConfigError, DataError, UnreadableClip
 from unbraid.mixing.recipe import Clip, MixRecipe, Planner, Scene
 from unbraid.models.waveform import WaveformModel
 
+HEADER = "path,category,class,split,seconds,orig_sr,sample_rate"
+
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,15 +45,26 @@ def test_a_manifest_is_read_row_by_row(manifest: Path) -> None:
         ("path,category\nx,y\n", "lacks the columns class, split, seconds"),
         (
             "path,category,class,split,seconds,orig_sr,sample_rate\na,b,c,train,long,8000,8000\n",
-            "line 2: .*long",
+            "line 2: seconds must be a number .*long",
         ),
+        (f"{HEADER}\n\na,b,c,train,1,8000,inf\n", "line 3: sample_rate must be"),
+        (f"{HEADER}\na,b,c,train,1,8000,8000\na,b,c,tr\n", "line 3: .* column seconds, as"),
+        (f"{HEADER}\na,b,c,train,1,8000,8000\n\0\0\n", "line 3: holds a zero byte"),
+        (f"{HEADER}\n{'a' * 200_000},b,c,train,1,8000,8000\n", "line 2: no CSV"),
+        (f"{HEADER}\nm\udce4,b,c,train,1,8000,8000\n", "line 2: no UTF-8"),
     ],
 )
 def test_manifests_that_make_no_sense_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "manifest.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(DataError, match=message):
         read_manifest(path)
+
+
+def test_a_manifest_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_text(f"{HEADER}\na.wav,b,c,train,1,8000,8000\n", encoding="utf-8-sig")
+    assert [row.path for row in read_manifest(path)] == ["a.wav"]
 
 
 def test_patterns_let_in_and_take_away(manifest: Path) -> None:

@@ -329,13 +329,14 @@ def _forgets(check: AdaptingCheck, start: AdaptingCheck, options: AdaptOptions) 
 def _why_not(checks: Sequence[AdaptingCheck], options: AdaptOptions, name: str) -> str:
     """Why nothing is kept, and what could help."""
     start, later = checks[0], checks[1:]
-    if not all(math.isfinite(check.held_back_loss) for check in checks):
+    found = [value for each in checks for value in (each.held_back_loss, each.known_db or 0.0)]
+    if not all(map(math.isfinite, found)):
         why = "the loss became infinite; lower --learning-rate"
     elif better := [check for check in later if check.held_back_loss < start.held_back_loss]:
         lost = max((check.known_db or 0.0) - (start.known_db or 0.0) for check in better)
         why = (
-            f"it became better on these recordings but forgot too much of others ({lost:+.1f} dB, "
-            f"{-options.tolerance_db:+.1f} dB are allowed); lower --learning-rate, or allow more "
+            f"it became better on these recordings but forgot too much of others ({lost:+z.1f} dB, "
+            f"{-options.tolerance_db:+z.1f} dB are allowed); lower --learning-rate, or allow more "
             "with --tolerance"
         )
     else:
@@ -345,10 +346,9 @@ def _why_not(checks: Sequence[AdaptingCheck], options: AdaptOptions, name: str) 
             f"({start.held_back_loss:.2f} dB before, {best:.2f} dB at best); give more recordings "
             "or more --minutes, or see whether --prompts names all that is in them"
         )
-    return (
-        f"nothing was kept, {name} stays as it is: {why}. --keep-last keeps the last state "
-        "regardless."
-    )
+    # Weights that are no numbers are not kept even then.
+    way_out = "" if options.keeps_last else " --keep-last keeps the last state regardless."
+    return f"nothing was kept, {name} stays as it is: {why}.{way_out}"
 
 
 def _examples(

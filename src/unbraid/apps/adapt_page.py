@@ -66,7 +66,7 @@ def method_name(remixing: RemixingConfig) -> str:
 
 
 def _row(name: str, before: float, after: float) -> TableRow:
-    return TableRow((name, f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}"))
+    return TableRow((name, f"{before:z.2f}", f"{after:z.2f}", f"{after - before:+z.2f}"))
 
 
 def _headline(adapted: Adapted) -> str:
@@ -77,7 +77,7 @@ def _headline(adapted: Adapted) -> str:
     )
     if before.known_db is None or after.known_db is None:
         return f"{text}."
-    change = number_html(f"{after.known_db - before.known_db:+.1f}")
+    change = number_html(f"{after.known_db - before.known_db:+z.1f}")
     return f"{text}; {change}&nbsp;dB SI-SDR on other sounds."
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from unbraid.audio import read
+from unbraid.audio.decode import count_samples, read_span
 from unbraid.checkpoints import Bundle, Card, load_bundle, resolve_model, save_bundle
 from unbraid.checkpoints.catalogue import own_model_folder
 from unbraid.checkpoints.conversion import Conversion, tuss_from_unconditional
@@ -53,7 +53,7 @@ def convert_model(
         PromptError: If a prompt stands twice or has no name.
     """
     if target not in TARGETS:
-        raise ConfigError(f"--to {target}: models become {nearest(target, TARGETS)}")
+        raise ConfigError(f"--to {target}: nothing can be made to that; {nearest(target, TARGETS)}")
     folder = Path(out).expanduser() if Path(out).name != out else own_model_folder(out)
     bundle = load_bundle(resolve_model(source))
     output = None if loudest_on is None else loudest_output(bundle.model, loudest_on)
@@ -91,9 +91,10 @@ def loudest_output(model: WaveformModel, recording: Path) -> int:
     Raises:
         AudioError: If it cannot be read or is silent.
     """
-    waveform = read(recording)
-    beginning = waveform.samples[:, : round(_LISTEN_S * waveform.sample_rate)].mean(0, keepdim=True)
-    mono = resample(beginning, waveform.sample_rate, model.sample_rate)
+    # No more is decoded of a recording of hours.
+    sample_rate, _, num_samples = count_samples(recording, most_s=_LISTEN_S)
+    beginning = read_span(recording, 0, min(num_samples, round(_LISTEN_S * sample_rate)))
+    mono = resample(beginning.mean(0, keepdim=True), sample_rate, model.sample_rate)
     energy = torch.zeros(len(model.config.outputs))
     for chunk in mono.split(round(model.config.segment_s * model.sample_rate), dim=1):
         energy += model.separate_all(chunk)[0].square().sum(dim=-1)

@@ -27,7 +27,7 @@ from unbraid.checkpoints.bundle import Bundle
 from unbraid.config import nearest
 from unbraid.data.corpora.base import MixtureFiles
 from unbraid.data.songs import SongStore, is_heard, song_batches
-from unbraid.errors import ConfigError, DataError, PromptError, in_brief
+from unbraid.errors import ConfigError, DataError, PromptError, TrainingError, in_brief
 from unbraid.evaluation.items import Item, Protocol
 from unbraid.evaluation.results import ItemResult
 from unbraid.evaluation.runner import measure_item
@@ -49,6 +49,7 @@ from unbraid.types import Step, StepCallback, Waveform
 
 #: What is measured; the first one decides.
 MEASURES = ("si_sdr_db", "sdr_v4_db")
+
 
 # One song in five is held back, and one at least.
 _HELD_BACK = 5
@@ -73,6 +74,7 @@ class FinetuneOptions:
         crop_s: Length of the mixtures that it learns from; cut to what suits the model.
         batch_size: Mixtures in a step.
         num_pieces: How many pieces of the songs that are held back are measured.
+        keeps_last: Take the weights of the last check, whatever the checks say.
         device: Where it learns, as torch names it; None for a GPU if there is one.
         seed: Of everything that is drawn.
         cache_dir: Where decoded songs are kept; None for the user's cache folder.
@@ -84,6 +86,7 @@ class FinetuneOptions:
     crop_s: float = 4.0
     batch_size: int = 2
     num_pieces: int = 24
+    keeps_last: bool = False
     device: str | None = None
     seed: int = 0
     cache_dir: Path | None = None
@@ -143,24 +146,29 @@ class Finetuned:
     Attributes:
         model: The tuned model, not yet written anywhere.
         tuned: How it learnt.
+        checks: Checks while it learnt, in order; their score is the mean SI-SDR in dB over the
+            prompts, on the pieces that decide.
         options: With which options.
         data: The songs' folder.
         learnt_from: Names of the songs that it learnt from.
         held_back: Names of those that it was checked and measured with.
+        prompts: Those that it learnt, each once.
         num_chosen_by: On how many pieces the best state was chosen.
         is_chosen_by_others: Whether these are other pieces than those that are measured.
         pieces: The pieces that it was measured on.
-        gains: What was measured: for all prompts first, then for each.
+        gains: What was measured: for all prompts first, then for each that is heard in the pieces.
         seconds: How long it took.
         warnings: What is odd about the songs.
     """
 
     model: WaveformModel
     tuned: TunedModel
+    checks: tuple[Check, ...]
     options: FinetuneOptions
     data: Path
     learnt_from: tuple[str, ...]
     held_back: tuple[str, ...]
+    prompts: tuple[str, ...]
     num_chosen_by: int
     is_chosen_by_others: bool
     pieces: tuple[Piece, ...]
@@ -169,9 +177,15 @@ class Finetuned:
     warnings: tuple[str, ...]
 
     @property
-    def checks(self) -> tuple[Check, ...]:
-        """Checks while it learnt."""
-        return self.tuned.checks
+    def kept(self) -> Check:
+        """The check that the model is from."""
+        return next(check for check in self.checks if check.step == self.tuned.best.step)
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the mean over the prompts is higher than before, on the pieces measured."""
+        total = self.gains[0]
+        return total.after[MEASURES[0]] > total.before[MEASURES[0]]
 
 
 def finetune(
@@ -194,6 +208,7 @@ def finetune(
         DataError: If the songs cannot be used.
         ConfigError: If the options do not fit the model.
         MissingExtra: If adapters are wanted and peft is not installed.
+        TrainingError: If nothing came of it that is worth keeping.
     """
     begun = time.monotonic()
     model = bundle.model
@@ -232,32 +247,49 @@ def finetune(
         on_step(Step("tuning", step, num_steps, "mixtures"))
         return time.monotonic() < end
 
+    scores: list[float] = []
+
     def score(state: WaveformModel) -> float:
-        results = [result for result, _ in _measure(state, chosen_by, device)]
-        return _mean_over_prompts([*results], MEASURES[0])
+        try:
+            results = [result for result, _ in _measure(state, chosen_by, device)]
+        except DataError:  # the estimates are no numbers any more
+            scores.append(-math.inf)
+            return -math.inf
+        scores.append(_mean_over_prompts(results, MEASURES[0]))
+        return float(len(scores)) if options.keeps_last else scores[-1]
 
     batches = song_batches(planner, store, rows, crop_s, options.batch_size, options.seed)
     tuned = tuning.learn(from_references(batches, device), score, num_steps, goes_on)
+    checks = tuple(
+        Check(at.step, value, at.loss) for at, value in zip(tuned.checks, scores, strict=True)
+    )
+    if tuned.best.step == 0:
+        raise TrainingError(_why_not(checks, options, bundle.card.name))
     on_step(Step("measuring the tuned model", 0, None, "mixtures"))
     after = _measure(tuned.model, measured_on, device)
     measured = tuple(
         Piece(item, old[1], new[1], old[0], new[0])
         for item, old, new in zip(measured_on, before, after, strict=True)
     )
-    return Finetuned(
+    learnt = {stem.prompt for song in songs.learnt_from for stem in song.stems}
+    finetuned = Finetuned(
         model=tuned.model,
         tuned=tuned,
+        checks=checks,
         options=options,
         data=data,
         learnt_from=tuple(song.name for song in songs.learnt_from),
         held_back=tuple(song.name for song in songs.held_back),
+        prompts=tuple(name for name in model.prompts.names if name in learnt),
         num_chosen_by=len(chosen_by),
         is_chosen_by_others=len(pieces) > 1,
         pieces=measured,
         gains=_gains(measured),
         seconds=time.monotonic() - begun,
-        warnings=(*songs.warnings, *_doubts(tuned, options, pieces, songs.learnt_from)),
+        warnings=songs.warnings,
     )
+    doubts = _doubts(finetuned, pieces)
+    return dataclasses.replace(finetuned, warnings=(*songs.warnings, *doubts))
 
 
 def _listed(
@@ -477,32 +509,62 @@ def _mean_over_prompts(results: Sequence[ItemResult], measure: str) -> float:
     return fmean(fmean(each) for each in values if each)
 
 
-def _doubts(
-    tuned: TunedModel,
-    options: FinetuneOptions,
-    pieces: Sequence[Item],
-    learnt_from: Sequence[Song],
-) -> list[str]:
+def _why_not(checks: Sequence[Check], options: FinetuneOptions, name: str) -> str:
+    """Why nothing is kept, and what could help."""
+    start, later = checks[0], checks[1:]
+    if not all(math.isfinite(check.score) for check in checks):
+        why = "the loss became infinite; lower --learning-rate"
+    else:
+        best = max(check.score for check in later)
+        why = (
+            "no check was better than the model as it is "
+            f"(SI-SDR {start.score:.2f} dB before, {best:.2f} dB at best); give more songs, more "
+            "time, or a lower --learning-rate"
+        )
+    way_out = "" if options.keeps_last else " --keep-last keeps the last state regardless."
+    return f"nothing was kept, {name} stays as it is: {why}.{way_out}"
+
+
+def _doubts(finetuned: Finetuned, pieces: Sequence[Item]) -> list[str]:
     doubts = []
-    num_steps, last = options.tuning.num_steps, tuned.checks[-1].step
+    tuned, options, checks = finetuned.tuned, finetuned.options, finetuned.checks
+    num_steps, last = options.tuning.num_steps, checks[-1].step
     if last < num_steps and not tuned.is_over:
         doubts.append(
             f"{options.minutes:g} minutes were enough for {last} of {num_steps} steps; "
             "give more --minutes, or fewer --steps."
         )
-    if any(not math.isfinite(check.loss or 0.0) for check in tuned.checks):
+    if any(not math.isfinite(check.loss or 0.0) for check in checks):
         doubts.append("the loss became infinite and learning stopped; lower --learning-rate.")
-    if tuned.best.step == 0:
+    if finetuned.kept.score <= checks[0].score:
         doubts.append(
-            "no check was better than the model as it was, so it stays as it was; give more songs, "
-            "more time, or another --learning-rate."
+            "it was kept although no better than the model as it was, on the pieces that decide "
+            f"({checks[0].score:.2f} dB before, {finetuned.kept.score:.2f} dB after)."
         )
-    known = {stem.prompt for song in learnt_from for stem in song.stems}
-    asked = {prompt for item in pieces for prompt in item.prompts}
-    if unseen := sorted(asked - known):
+    worse = [
+        f"{gain.prompt} ({before:.2f} dB before, {after:.2f} dB after)"
+        for gain in finetuned.gains
+        if round((after := gain.after[MEASURES[0]]) - (before := gain.before[MEASURES[0]]), 2) < 0
+    ]
+    if worse:
+        doubts.append(
+            f"SI-SDR fell on the pieces that are measured: {', '.join(worse)}; listen to the "
+            "report before you use it."
+        )
+    heard = {
+        prompt
+        for item in pieces
+        for prompt, reference in zip(item.prompts, item.references, strict=True)
+        if bool(reference.any())
+    }
+    known, measured = finetuned.prompts, {gain.prompt for gain in finetuned.gains[1:]}
+    if unseen := sorted(heard - {*known}):
         doubts.append(f"no song to learn from has {', '.join(unseen)}; only songs held back have.")
-    if unheard := sorted(known - asked):
-        doubts.append(f"no song held back has {', '.join(unheard)}; there are no figures for it.")
+    if unheard := [name for name in known if name not in measured]:
+        doubts.append(
+            f"{', '.join(unheard)}: not heard in the pieces that are measured, so there are no "
+            "figures."
+        )
     return doubts
 
 

@@ -41,7 +41,7 @@ def render_finetune_page(finetuned: Finetuned, card: Card, source: Bundle) -> st
         cases=_cases(finetuned),
         checks=checks_table(
             finetuned.checks,
-            finetuned.tuned.best,
+            finetuned.kept,
             ("SI-SDR (dB)", "mean loss (dB)"),
             (".2f", ".2f"),
             (f"Measured on {finetuned.num_chosen_by} pieces of the songs held back.",),
@@ -73,7 +73,7 @@ def _cells(gain: Gain) -> tuple[str, ...]:
     cells = [gain.prompt, str(gain.num_pieces), f"{gain.mixture[MEASURES[0]]:.1f}"]
     for measure in MEASURES:
         before, after = gain.before[measure], gain.after[measure]
-        cells += [f"{before:.1f}", f"{after:.1f}", f"{after - before:+.1f}"]
+        cells += [f"{before:z.1f}", f"{after:z.1f}", f"{after - before:+z.1f}"]
     return tuple(cells)
 
 
@@ -81,21 +81,21 @@ def _headline(finetuned: Finetuned) -> str:
     total = finetuned.gains[0]
     before, after = total.before[MEASURES[0]], total.after[MEASURES[0]]
     return (
-        f"<strong>{number_html(f'{after - before:+.1f}')}&nbsp;dB</strong> SI-SDR: from "
+        f"<strong>{number_html(f'{after - before:+z.1f}')}&nbsp;dB</strong> SI-SDR: from "
         f"{number_html(f'{before:.1f}')} to {number_html(f'{after:.1f}')}&nbsp;dB, mean over the "
         "prompts."
     )
 
 
 def _facts(finetuned: Finetuned, card: Card) -> Mapping[str, str]:
-    tuning, best = finetuned.options.tuning, finetuned.tuned.best
+    tuning, kept = finetuned.options.tuning, finetuned.kept
     num_songs = len(finetuned.learnt_from)
     what = what_learns(tuning)
     return {
         "learnt from": f"{num_songs}: {escape(in_brief(finetuned.learnt_from))}",
         "held back": f"{len(finetuned.held_back)}: {escape(in_brief(finetuned.held_back))}",
         "what learnt": f"{escape(what)}: {finetuned.tuned.num_learning:,} numbers",
-        "steps": f"{best.step} of {finetuned.checks[-1].step} kept",
+        "steps": f"{kept.step} of {finetuned.checks[-1].step} kept",
         "learning rate": f"{tuning.rate:g}",
         "licence": escape(card.licence),
         "time": escape(duration_text(finetuned.seconds)),

@@ -53,7 +53,8 @@ def card_of(adapted: Adapted, name: str, source: Bundle) -> Card:
         **({"teacher_decay": teacher.decay} if teacher.decay < 1.0 else {}),
         "what": options.tuning.what,
         **({"rank": options.tuning.rank} if options.tuning.what == "lora" else {}),
-        "learning_rate": options.tuning.rate,
+        # A third of 3e-4 is 9.999999999999999e-05.
+        "learning_rate": float(f"{options.tuning.rate:g}"),
         "steps": kept.step,
         "batch_size": options.batch_size,
         "crop_s": options.crop_s,
@@ -72,8 +73,9 @@ def card_of(adapted: Adapted, name: str, source: Bundle) -> Card:
 
 
 def _figures(check: AdaptingCheck) -> dict[str, float]:
-    known = {} if check.known_db is None else {"known_si_sdr_db": round(check.known_db, 2)}
-    return {"held_back_loss_db": round(check.held_back_loss, 3), **known}
+    # Adding 0.0 turns -0.0 into 0.0.
+    known = {} if check.known_db is None else {"known_si_sdr_db": round(check.known_db, 2) + 0.0}
+    return {"held_back_loss_db": round(check.held_back_loss, 3) + 0.0, **known}
 
 
 def _text(adapted: Adapted, name: str, source: Bundle) -> str:

@@ -36,9 +36,9 @@ def keep_finetuned(
 
 def card_of(finetuned: Finetuned, name: str, source: Bundle) -> Card:
     """The card of a tuned model: where it comes from, what was measured, and the old card."""
-    options, best = finetuned.options, finetuned.tuned.best
+    options, kept = finetuned.options, finetuned.kept
     num_songs = len(finetuned.learnt_from)
-    songs, steps = counted(num_songs, "song"), counted(best.step, "step")
+    songs, steps = counted(num_songs, "song"), counted(kept.step, "step")
     facts = {
         "model": source.card.name,
         "digest": source.digest,
@@ -46,7 +46,7 @@ def card_of(finetuned: Finetuned, name: str, source: Bundle) -> Card:
         "what": options.tuning.what,
         **({"rank": options.tuning.rank} if options.tuning.what == "lora" else {}),
         "learning_rate": options.tuning.rate,
-        "steps": best.step,
+        "steps": kept.step,
         "batch_size": options.batch_size,
         "crop_s": options.crop_s,
         "seed": options.seed,

@@ -83,10 +83,7 @@ def adapt(
         float,
         typer.Option(metavar="DB", help="How much it may forget of other sounds, in SI-SDR."),
     ] = 0.5,
-    keep_last: Annotated[
-        bool,
-        typer.Option("--keep-last", help="Keep the last state, whatever the checks say."),
-    ] = False,
+    keep_last: flags.KeepLast = False,
     device: flags.Device = "auto",
     seed: flags.Seed = 0,
     overwrite: flags.Overwrite = False,
@@ -104,7 +101,7 @@ def adapt(
     from unbraid.checkpoints import load_bundle, resolve_model
     from unbraid.cli.devices import parse_device
     from unbraid.cli.work_bar import WorkBar
-    from unbraid.errors import ConfigError
+    from unbraid.errors import ConfigError, counted
     from unbraid.training.methods.adapting import REMIXING
     from unbraid.training.methods.fine_tuning import FineTuningConfig
     from unbraid.training.methods.remixing import RemixingConfig, TeacherConfig
@@ -145,14 +142,14 @@ def adapt(
     with WorkBar(not quiet) as bar:
         adapted = adapt_to(bundle, recordings, options, bar.update)
     kept = keep_adapted(adapted, folder, bundle, overwrite=overwrite)
-    if quiet:
-        return
     for warning in adapted.warnings:
         print_warning(warning)
+    if quiet:
+        return
     before, after = adapted.before, adapted.kept
     print(
-        f"{folder.name}: {adapted.num_recordings} recordings, {60 * adapted.hours:.1f} minutes, "
-        f"{after.step} steps, {adapted.seconds:.0f} s"
+        f"{folder.name}: {counted(adapted.num_recordings, 'recording')}, "
+        f"{60 * adapted.hours:.1f} minutes, {counted(after.step, 'step')}, {adapted.seconds:.0f} s"
     )
     print(
         f"  remixing loss, held back   {before.held_back_loss:.2f} dB before, "

@@ -69,6 +69,7 @@ def finetune(
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="NUMBER", help="Mixtures in a step.")
     ] = 2,
+    keep_last: flags.KeepLast = False,
     device: flags.Device = "auto",
     seed: flags.Seed = 0,
     overwrite: flags.Overwrite = False,
@@ -76,7 +77,8 @@ def finetune(
 ) -> None:
     """Tune a model on songs whose stems you have; a report tells what it did before and after.
 
-    One song in five is held back to measure with. Out comes a new model; the old one stays.
+    One song in five is held back to measure with. Out comes a new model, if a check finds it
+    better; the old one stays.
     """
     from unbraid.apps.finetune import MEASURES, FinetuneOptions
     from unbraid.apps.finetune import finetune as tune
@@ -85,7 +87,7 @@ def finetune(
     from unbraid.checkpoints import load_bundle, resolve_model
     from unbraid.cli.devices import parse_device
     from unbraid.cli.work_bar import WorkBar
-    from unbraid.errors import ConfigError
+    from unbraid.errors import ConfigError, counted
     from unbraid.training.methods.fine_tuning import FineTuningConfig
 
     if what not in WHATS:
@@ -96,6 +98,7 @@ def finetune(
         stems=parse_stems(stem or []),
         crop_s=crop,
         batch_size=batch_size,
+        keeps_last=keep_last,
         device=parse_device(device),
         seed=seed,
     )
@@ -106,22 +109,23 @@ def finetune(
     with WorkBar(not quiet) as bar:
         finetuned = tune(bundle, data, options, bar.update)
     kept = keep_finetuned(finetuned, folder, bundle, overwrite=overwrite)
-    if quiet:
-        return
     for warning in finetuned.warnings:
         print_warning(warning)
+    if quiet:
+        return
     total = finetuned.gains[0]
     print(
-        f"{folder.name}: {len(finetuned.learnt_from)} songs, {finetuned.tuned.best.step} steps, "
-        f"{finetuned.seconds:.0f} s"
+        f"{folder.name}: {counted(len(finetuned.learnt_from), 'song')}, "
+        f"{counted(finetuned.kept.step, 'step')}, {finetuned.seconds:.0f} s"
     )
     for gain in (*finetuned.gains[1:], total):
         before, after = gain.before[MEASURES[0]], gain.after[MEASURES[0]]
         print(
             f"  {gain.prompt:10} SI-SDR {before:6.1f} dB before, {after:6.1f} dB after "
-            f"({after - before:+.1f})"
+            f"({after - before:+z.1f})"
         )
     print(f"  model   {one_line(kept.bundle)}")
     print(f"  report  {one_line(kept.report)}")
-    prompts = ",".join(gain.prompt for gain in finetuned.gains[1:])
-    print(f"Use it: unbraid separate RECORDING -m {one_line(kept.bundle)} --prompts {prompts}")
+    prompts = ",".join(finetuned.prompts)
+    lead = "Use it" if finetuned.is_better else "Hear it before you use it"
+    print(f"{lead}: unbraid separate RECORDING -m {one_line(kept.bundle)} --prompts {prompts}")

@@ -18,4 +18,7 @@ Seed: TypeAlias = Annotated[int, typer.Option(metavar="NUMBER", help="Of all tha
 Overwrite: TypeAlias = Annotated[
     bool, typer.Option("--overwrite", help="Replace a model that is there.")
 ]
-Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
+KeepLast: TypeAlias = Annotated[
+    bool, typer.Option("--keep-last", help="Keep the last state, whatever the checks say.")
+]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")]

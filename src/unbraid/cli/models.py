@@ -12,7 +12,7 @@ import typer
 from unbraid.cli.console import one_line, print_rows, reports_errors
 
 if TYPE_CHECKING:
-    from unbraid.checkpoints import ModelInfo
+    from unbraid.checkpoints import Bundle, ModelInfo
     from unbraid.checkpoints.known_models import KnownModel
     from unbraid.checkpoints.upkeep import Verification
 
@@ -106,7 +106,7 @@ def download(
 
     if name.startswith(PREFIX):
         bundle = load_bundle(resolve_model(name))
-        print(f"{name}: {bundle.model.num_parameters:,} parameters, {bundle.card.licence}")
+        print(_headline(name, bundle))
         print(f"kept in {bundle.folder}")
         return
     known = find_downloadable(name)
@@ -123,7 +123,7 @@ def download(
         # Unlike almost everywhere else, something half-done stays.
         print("interrupted; what was fetched is kept for the next time.", file=sys.stderr)
         raise typer.Exit(130) from None
-    print(f"{name}: {bundle.model.num_parameters:,} parameters, {bundle.card.licence}")
+    print(_headline(name, bundle))
     print(f"sources: {known.outputs_in_words}")
     print(f"written to {bundle.folder}")
 
@@ -177,7 +177,7 @@ def import_one(
     named = split_names([outputs]) if outputs is not None else None
     bundle = import_released(path, out, name, outputs=named, tagger=tagger)
     note_digest(bundle.folder)
-    print(f"{bundle.card.name}: {bundle.model.num_parameters:,} parameters, {bundle.card.licence}")
+    print(_headline(bundle.card.name, bundle))
     if bundle.model.tagger is not None:
         print("with a tagger: ask it by example, with `unbraid separate --query CLIP`")
     if bundle.config.prompts:
@@ -197,7 +197,10 @@ def convert(
     out: Annotated[
         str,
         typer.Option(
-            "--out", "-o", metavar="NAME", help="The new model's name among yours, or its folder."
+            "--out",
+            "-o",
+            metavar="NAME",
+            help="Its name among your models, or its folder, with a / in it.",
         ),
     ],
     prompts: Annotated[
@@ -228,10 +231,12 @@ def convert(
 
     named = split_names([prompts]) if prompts is not None else None
     bundle, conversion = convert_model(source, target, out, named, loudest_on)
-    print(f"{bundle.card.name}: {bundle.model.num_parameters:,} parameters, {bundle.card.licence}")
+    print(_headline(bundle.card.name, bundle))
     print(f"taken over: {len(conversion.taken)} tensors")
     print(f"fresh: {len(conversion.fresh)} tensors and {len(bundle.config.prompts)} prompts")
     print(f"written to {bundle.folder}")
+    if Path(out).name == out:
+        print(f"one of your models now: -m {out} finds it anywhere (--out ./{out} writes it here)")
 
 
 @models.command("verify")
@@ -365,6 +370,11 @@ def _somebody_is_there() -> bool:
 
 
 # ------------------------------------------------------------------ output
+
+
+def _headline(name: str, bundle: Bundle) -> str:
+    """A model that has just come: what it is called, its size, and its licence."""
+    return f"{name}: {bundle.model.num_parameters:,} parameters, licence: {bundle.card.licence}"
 
 
 def _installed_prompts(folder: Path) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,42 +60,88 @@ def read_manifest(path: Path) -> tuple[Recording, ...]:
     """Read a manifest.
 
     Raises:
-        DataError: If the file is missing, lacks a column, or holds a row that makes no sense.
+        DataError: If the file is missing, is no CSV in UTF-8, lacks a column, or holds a row that
+            makes no sense; the message names its line, and where there is one, the column.
     """
+    rows = _rows(path)
+    if not rows:
+        raise DataError(f"{path}: the manifest has no rows.")
+    missing = [column for column in _REQUIRED if column not in rows[0][1]]
+    if missing:
+        raise DataError(f"{path}: the manifest lacks the columns {', '.join(missing)}.")
+    recordings = []
+    for line, row in rows:
+        try:
+            recordings.append(_recording(row))
+        except ValueError as error:
+            raise DataError(f"{path}, line {line}: {error}.") from error
+    return tuple(recordings)
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str | None]]]:
+    """The rows of a CSV file with the lines on which they end."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(
             f"{path}: the manifest cannot be read ({error.strerror}); `unbraid data prepare` makes "
             "those of published corpora."
         ) from error
-    if not rows:
-        raise DataError(f"{path}: the manifest has no rows.")
-    missing = [column for column in _REQUIRED if column not in rows[0]]
-    if missing:
-        raise DataError(f"{path}: the manifest lacks the columns {', '.join(missing)}.")
-    recordings = []
-    for number, row in enumerate(rows, start=2):
-        try:
-            recordings.append(
-                Recording(
-                    path=row["path"],
-                    kind=f"{row['category']}/{row['class']}",
-                    split=row["split"],
-                    duration_s=float(row["seconds"]),
-                    bandwidth_hz=min(float(row["orig_sr"]), float(row["sample_rate"])) / 2,
-                    speaker=row.get("speaker") or "",
-                    licence=row.get("licence") or "",
-                    sample_rate=int(float(row["sample_rate"])),
-                    track=int(row["track"]) if row.get("track") else None,
-                    pieces_s=tuple(map(float, (row.get("pieces_s") or "").split())),
-                    song=row.get("song") or "",
-                )
+    try:
+        # Spreadsheets put a mark in front that says that it is UTF-8.
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: no UTF-8 text; save the manifest as CSV in UTF-8."
+        ) from error
+    if (place := text.find("\0")) >= 0:
+        line = text.count("\n", 0, place) + 1
+        raise DataError(
+            f"{path}, line {line}: holds a zero byte, so the file is damaged or no CSV."
+        )
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        return [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.reader.line_num}: no CSV ({error}).") from error
+
+
+def _recording(row: Mapping[str, str | None]) -> Recording:
+    """A row as a recording; a ``ValueError`` names the column that makes no sense."""
+    for column in _REQUIRED:
+        if row[column] is None:
+            raise ValueError(
+                f"the row ends before the column {column}, as where a file was cut off"
             )
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: {error}.") from error
-    return tuple(recordings)
+    sample_rate = _number(row, "sample_rate")
+    return Recording(
+        path=row["path"] or "",
+        kind=f"{row['category']}/{row['class']}",
+        split=row["split"] or "",
+        duration_s=_number(row, "seconds"),
+        bandwidth_hz=min(_number(row, "orig_sr"), sample_rate) / 2,
+        speaker=row.get("speaker") or "",
+        licence=row.get("licence") or "",
+        sample_rate=int(sample_rate),
+        track=int(_number(row, "track")) if row.get("track") else None,
+        pieces_s=tuple(_finite(start, "pieces_s") for start in (row.get("pieces_s") or "").split()),
+        song=row.get("song") or "",
+    )
+
+
+def _number(row: Mapping[str, str | None], column: str) -> float:
+    return _finite(row[column] or "", column)
+
+
+def _finite(text: str, column: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{column} must be a number of 0 or more, not {text!r}")
+    return value
 
 
 def format_manifest(recordings: Iterable[Recording]) -> str:

@@ -2,7 +2,8 @@
 
 A recipe is a YAML file of ``TrainConfig``, with two freedoms. ``base`` names another recipe, one
 that ships or a path relative to the file; the file then says only what differs, see
-``config.merge``. And ``model.network`` may be the name of a preset of the architecture instead of
+``config.merge``. Licence and description are those of one model and are not taken from a base. And
+``model.network`` may be the name of a preset of the architecture instead of
 all its fields. ``unbraid train NAME --print-config`` shows what comes out, with neither of them.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,6 +28,8 @@ from unbraid.training.config import TrainConfig
 _FOLDER = Path(__file__).parent / "recipes"
 #: How the names of files end that hold a recipe.
 _SUFFIXES = (".yaml", ".yml", ".json")
+#: What a recipe says of the model that comes out, and of no model made from another recipe.
+_OF_ONE_MODEL = ("licence", "description")
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,14 @@ def find_recipe(recipe: str | Path) -> RecipeFile:
     Raises:
         ConfigError: If there is no recipe of that name.
     """
-    path = Path(recipe)
+    path, known = Path(recipe), shipped_recipes()
     if path.suffix in _SUFFIXES or path.is_file():
+        if path.stem in known and not path.exists():
+            raise ConfigError(
+                f"{path}: no such file; did you mean {path.stem}, the recipe that comes with "
+                "unbraid? Its name is written without an ending."
+            )
         return RecipeFile(path, path.parent)
-    known = shipped_recipes()
     if str(recipe) not in known:
         raise ConfigError(
             f"no recipe is called {str(recipe)!r}; {nearest(str(recipe), list(known))} "
@@ -85,11 +92,14 @@ def find_recipe(recipe: str | Path) -> RecipeFile:
 def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a recipe and apply ``key.inner=value`` overrides.
 
+    ``data.root`` comes out absolute, so that the config means the same wherever it is written to.
+
     Raises:
         ConfigError: If there is no such recipe, or a file or an override does not fit
             ``TrainConfig``.
     """
-    path = find_recipe(recipe).path
+    file = find_recipe(recipe)
+    path = file.path
     data = _with_network(_with_base(path, ()), path.name)
     for override in overrides:
         key, separator, value = override.partition("=")
@@ -100,7 +110,9 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {override}: the value is no YAML.") from error
         _set(data, key.strip().split("."), plain)
-    return parse(TrainConfig, _with_network(data, path.name), where=path.name)
+    config = parse(TrainConfig, _with_network(data, path.name), where=path.name)
+    root = (file.base_dir / Path(config.data.root).expanduser()).resolve()
+    return replace(config, data=replace(config.data, root=str(root)))
 
 
 def write_config(config: TrainConfig) -> str:
@@ -149,6 +161,7 @@ def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
             f"{path}: there is no recipe {base!r} to be its base; {nearest(base, list(shipped))}"
         )
     below = _with_base(shipped.get(base, path.parent / base), (*seen, path.resolve()))
+    below = {key: value for key, value in below.items() if key not in _OF_ONE_MODEL}
     merged: dict[str, Any] = merge(TrainConfig, below, data)
     return merged
 
