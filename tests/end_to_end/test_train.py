@@ -19,7 +19,7 @@ from unbraid.apps.queries import with_queries
 from unbraid.apps.separator import Separator
 from unbraid.checkpoints import load_bundle
 from unbraid.config import dump
-from unbraid.errors import CheckpointError, ConfigError, DataError
+from unbraid.errors import CheckpointError, ConfigError, DataError, TrainingError
 from unbraid.models.waveform import build_model
 from unbraid.training import lightning, run
 from unbraid.training.recipe_files import load_recipe
@@ -619,6 +619,19 @@ def test_a_finished_folder_is_not_trained_over(pool: Path, tmp_path: Path) -> No
     run.train(recipe, ["max_steps=1"], tmp_path / "out", resume=False)
     with pytest.raises(ConfigError, match="holds a run already"):
         run.train(recipe, ["max_steps=1"], tmp_path / "out", resume=False)
+    config = tmp_path / "out/config.yaml"
+    before = config.read_text()
+    with pytest.raises(ConfigError, match=r"holds another run \(model\.segment_s was"):
+        run.train(recipe, ["model.segment_s=7"], tmp_path / "out", resume=True)
+    assert config.read_text() == before
+    last = run.last_checkpoint(tmp_path / "out")
+    whole = last.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"no checkpoint at all"):
+        last.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"last\.ckpt: cannot be read"):
+            run.train(recipe, ["max_steps=2"], tmp_path / "out", resume=True)
+        with pytest.raises(CheckpointError, match=r"last\.ckpt: cannot be read"):
+            run.export(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -649,6 +662,13 @@ def test_missing_recordings_are_named(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, tmp_path / "nowhere.csv")
     with pytest.raises(DataError, match="cannot be read"):
         run.train(recipe, [], tmp_path / "out", resume=False)
+    assert not (tmp_path / "out").exists(), "a run that does not start leaves no folder"
+
+
+def test_a_folder_that_cannot_be_made_is_named(pool: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, pool)
+    with pytest.raises(TrainingError, match=r"small\.yaml/out/config\.yaml: cannot be written"):
+        run.train(recipe, [], recipe / "out", resume=False)
 
 
 def test_a_run_keeps_its_heap(

@@ -45,6 +45,7 @@ from unbraid.models.waveform import WaveformModel, build_model
 from unbraid.prompts import ANY_SOURCE, STANDARD_PROMPTS
 from unbraid.training.config import NOT_STATED, TrainConfig
 from unbraid.training.recipe_files import find_recipe, load_recipe, write_config
+from unbraid.training.resuming import check_same_run
 from unbraid.training.schedule import best_steps
 from unbraid.training.starting import choose_learning, take_weights
 
@@ -72,7 +73,15 @@ try:
         validations_of,
     )
     from unbraid.training.logs import Exhibit, loggers_of
-    from unbraid.training.safeguards import Safeguard, SaveLast, WholeFile, named_failures
+    from unbraid.training.safeguards import (
+        Safeguard,
+        SaveLast,
+        WholeFile,
+        named_failures,
+        read_checkpoint,
+        reason_of,
+        write_whole,
+    )
 except ModuleNotFoundError as error:
     raise MissingExtra(
         f"training needs the package {error.name}; install it with: pip install 'unbraid[train]'"
@@ -85,7 +94,8 @@ def train(recipe: str | Path, overrides: Sequence[str], out_dir: Path | None, re
     """Train, and leave a bundle.
 
     A run that was stopped goes on from its last checkpoint, with the same mixtures and
-    the same losses as if it had not been stopped.
+    the same losses as if it had not been stopped. Settings that it learns by may be others then,
+    as far as a checkpoint allows; a warning in the log names them.
 
     Changes settings of the whole process: the seed and the threads of PyTorch, and how the C
     library keeps memory (``heap.keep_heap``).
@@ -101,7 +111,8 @@ def train(recipe: str | Path, overrides: Sequence[str], out_dir: Path | None, re
 
     Raises:
         ConfigError: If the config is wrong, or the folder holds another run.
-        CheckpointError: If there is no model to start from.
+        CheckpointError: If there is no model to start from, or the checkpoint in the folder
+            cannot be read.
         DataError: If recordings are missing.
         TrainingError: If the run cannot go on; the message says what to do.
         Cancelled: If it was asked to stop; it is saved.
@@ -109,22 +120,19 @@ def train(recipe: str | Path, overrides: Sequence[str], out_dir: Path | None, re
     config = load_recipe(recipe, overrides)
     base = find_recipe(recipe).base_dir
     run_dir = run_dir_of(config, out_dir)
-    stages = (run_dir, run_dir / TAGGER_DIR)
-    if not resume and any(last_checkpoint(stage).exists() for stage in stages):
-        raise ConfigError(f"{run_dir}: holds a run already; choose another --out, or --resume it.")
     check_devices(config)
     if config.start and config.licence == NOT_STATED:
         licence = read_card(resolve_model(config.start)).licence
         config = dataclasses.replace(config, licence=licence)
-    if is_first_rank():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.yaml").write_text(write_config(config), encoding="utf-8")
+    _check_folder(run_dir, config, resume)
     keep_heap()
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
 
     model = new_model(config)
     material = open_material(config, base, model.network.num_channels)
+    if is_first_rank():
+        _write_config(config, run_dir)
     with _saying_how_to_go_on(command_of(recipe, overrides, out_dir)):
         if model.tagger is not None:
             stage = tagger_stage(model.tagger, config, material)
@@ -132,6 +140,27 @@ def train(recipe: str | Path, overrides: Sequence[str], out_dir: Path | None, re
             _take_tagger(model.tagger, stage, run_dir / TAGGER_DIR)
         fit(network_stage(model, config, material), run_dir)
     return export(run_dir) if is_first_rank() else run_dir / BUNDLE_DIR
+
+
+def _check_folder(run_dir: Path, config: TrainConfig, resume: bool) -> None:
+    """Insist that a run can begin in a folder, or go on there."""
+    stages = (run_dir, run_dir / TAGGER_DIR)
+    if not any(last_checkpoint(stage).exists() for stage in stages):
+        return
+    if not resume:
+        raise ConfigError(f"{run_dir}: holds a run already; choose another --out, or --resume it.")
+    check_same_run(config, run_dir / CONFIG_FILE)
+
+
+def _write_config(config: TrainConfig, run_dir: Path) -> None:
+    path = run_dir / CONFIG_FILE
+    try:
+        # Whole, since the processes of other devices may be reading the one before.
+        write_whole(path, memoryview(write_config(config).encode()))
+    except OSError as error:
+        raise TrainingError(
+            f"{path}: cannot be written ({reason_of(error)}); choose another --out."
+        ) from error
 
 
 def run_dir_of(config: TrainConfig, out_dir: Path | None) -> Path:
@@ -186,6 +215,9 @@ def _saying_how_to_go_on(command: str) -> Iterator[None]:
     except (Cancelled, TrainingError) as error:
         raise type(error)(f"{error} To go on where the run was saved last: {command}") from error
 
+
+#: Of a run's folder, where its settings lie.
+CONFIG_FILE = "config.yaml"
 
 #: Of a run's folder, where the model lies that comes out.
 BUNDLE_DIR = "bundle"
@@ -454,10 +486,9 @@ def learnt(run_dir: Path, average_best: int | None = None) -> tuple[dict[str, to
             of the last checkpoint.
 
     Raises:
-        CheckpointError: If some of the best weights are missing.
+        CheckpointError: If the checkpoint cannot be read, or some of the best weights are missing.
     """
-    # Our own file.
-    checkpoint = torch.load(last_checkpoint(run_dir), map_location="cpu", weights_only=False)
+    checkpoint = read_checkpoint(last_checkpoint(run_dir), "cpu")
     steps = best_steps(validations_of(checkpoint), average_best or 0)
     if steps:
         weights = mean_weights(best_weights(run_dir), steps)
@@ -540,7 +571,7 @@ def export(run_dir: Path) -> Path:
         ConfigError: If the folder holds no run.
         CheckpointError: If the checkpoint does not fit the run's config.
     """
-    config = load_recipe(run_dir / "config.yaml")
+    config = load_recipe(run_dir / CONFIG_FILE)
     last = last_checkpoint(run_dir)
     if not last.is_file():
         raise ConfigError(f"{run_dir}: holds no checkpoint yet; let the run reach its first one.")
@@ -551,7 +582,7 @@ def export(run_dir: Path) -> Path:
     except RuntimeError as error:
         problem = " ".join(str(error).split())
         raise CheckpointError(
-            f"{last}: does not fit {run_dir / 'config.yaml'} ({problem})."
+            f"{last}: does not fit {run_dir / CONFIG_FILE} ({problem})."
         ) from error
     card = Card(
         name=config.name,
