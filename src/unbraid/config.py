@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -124,6 +125,55 @@ def dump(config: object) -> dict[str, Any]:
     """Turn a frozen dataclass into plain data that ``parse`` turns back."""
     data: dict[str, Any] = json.loads(_adapter(type(config)).dump_json(config))
     return data
+
+
+def check_number(
+    name: str,
+    value: float | None,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Refuse a number that is too low, too high, infinite or none at all (NaN).
+
+    Args:
+        name: What to call it in the message.
+        value: The number; None is not looked at.
+        least: The lowest that it may be.
+        above: It has to be more than this.
+        most: The highest that it may be.
+        below: It has to be less than this.
+
+    Raises:
+        ConfigError: If it lies outside.
+
+    >>> check_number("decay", 2.0, least=0, below=1)
+    Traceback (most recent call last):
+    ...
+    unbraid.errors.ConfigError: decay must be at least 0 and below 1, not 2.
+    """
+    if value is None:
+        return
+    if math.isfinite(value) and least <= value <= most and above < value < below:
+        return
+    bounds = {"at least": least, "above": above, "at most": most, "below": below}
+    said = [f"{word} {bound:.12g}" for word, bound in bounds.items() if math.isfinite(bound)]
+    wanted = " and ".join(said) if math.isfinite(value) else " and ".join(["a number", *said])
+    raise ConfigError(f"{name} must be {wanted}, not {value:.12g}.")
+
+
+def check_weights(name: str, weights: Mapping[Any, float]) -> None:
+    """Refuse a table of how often things are drawn by which nothing could be.
+
+    Raises:
+        ConfigError: If a weight is negative or no number, or none is above 0.
+    """
+    for key, weight in weights.items():
+        check_number(f"{name}.{key}", weight, least=0)
+    if not any(weights.values()):
+        raise ConfigError(f"{name} needs something with a weight above 0.")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -18,6 +18,9 @@ SLURM = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train"}
 
 @pytest.fixture(autouse=True)
 def started_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without a GPU, too."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     for name in (*TORCHRUN, *SLURM, "RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
 
@@ -79,6 +82,8 @@ def test_only_the_first_process_writes(
     [
         ({"devices": 3}, "batch_size .* multiple of 3, not 8; for example 9"),
         ({"strategy": "fsdp"}, "without them take ddp"),
+        ({"accelerator": "gpu"}, "accelerator: gpu .* take auto or cpu"),
+        ({"accelerator": "mps"}, "accelerator: mps .* take auto or cpu"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -92,7 +97,16 @@ def test_devices_are_counted(devices: int, word: str) -> None:
         config_of(devices=devices)
 
 
+def test_more_gpus_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert devices.check_devices(config_of(accelerator="gpu", devices=2)) == 2
+    with pytest.raises(ConfigError, match="devices: 4 asks for more GPUs than the 2"):
+        devices.check_devices(config_of(accelerator="gpu", devices=4))
+
+
 def test_averages_of_a_split_model_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(ConfigError, match="average_decay to null"):
         devices.check_devices(config_of(strategy="fsdp", accelerator="gpu"))

@@ -8,12 +8,14 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
+from unbraid.config import check_number, check_weights
 from unbraid.data.access import Access
 from unbraid.data.ready_made import MixtureSet
 from unbraid.data.unreadable import MAX_UNREADABLE
 from unbraid.errors import ConfigError
 from unbraid.mixing.recipe import MixRecipe, Scene
 from unbraid.mixing.remix import check_batch_size
+from unbraid.models.registry import find_architecture
 from unbraid.models.taggers.htsat import HtsatConfig
 from unbraid.models.waveform import ModelConfig
 from unbraid.objectives.losses import LossConfig, SnrLossConfig
@@ -31,6 +33,9 @@ Method: TypeAlias = Annotated[
     SupervisedConfig | ByExampleConfig | SlotsConfig | MixitConfig | RemixingConfig,
     Field(discriminator="kind"),
 ]
+
+#: From seed and step comes a number of 64 bits.
+_HIGHEST_SEED = 2**32 - 1
 
 #: The licence of weights that nobody has said anything about.
 NOT_STATED = "not stated"
@@ -72,10 +77,7 @@ class DataConfig:
     max_unreadable: float = MAX_UNREADABLE
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.max_unreadable <= 1.0:
-            raise ConfigError(
-                f"data.max_unreadable is a share of the recordings, not {self.max_unreadable}."
-            )
+        check_number("data.max_unreadable", self.max_unreadable, least=0, most=1)
         if bool(self.pools) == bool(self.mixtures):
             raise ConfigError("data needs either pools or mixtures to train on.")
         if bool(self.pools) != bool(self.manifests):
@@ -123,13 +125,9 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         if not self.scenes and not self.mixtures:
             raise ConfigError("validation needs scenes or mixtures to measure on.")
-        for name in ("every_steps", "segments_per_mixture"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"validation.{name} must be at least 1, not {getattr(self, name)}."
-                )
-        if self.patience is not None and self.patience < 1:
-            raise ConfigError(f"validation.patience must be at least 1, not {self.patience}.")
+        for name in ("every_steps", "mixtures_per_scene", "segments_per_mixture", "patience"):
+            check_number(f"validation.{name}", getattr(self, name), least=1)
+        check_number("validation.segment_s", self.segment_s, above=0)
 
 
 @dataclass(frozen=True)
@@ -149,6 +147,13 @@ class TaggingConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     batch_size: int = 32
     max_steps: int = 10_000
+
+    def __post_init__(self) -> None:
+        check_weights("tagging.num_sounds", self.num_sounds)
+        for count in self.num_sounds:
+            check_number("a key of tagging.num_sounds", count, least=1)
+        for name in ("batch_size", "max_steps"):
+            check_number(f"tagging.{name}", getattr(self, name), least=1)
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,20 @@ class TrainConfig:
     weights_dtype: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
+        for name in (
+            "batch_size",
+            "batches_per_step",
+            "max_steps",
+            "checkpoint_every_steps",
+            "num_nodes",
+            "num_threads",
+        ):
+            check_number(name, getattr(self, name), least=1)
+        check_number("num_workers", self.num_workers, least=0)
+        check_number("seed", self.seed, least=0, most=_HIGHEST_SEED)
+        if self.devices != "auto":
+            check_number("devices", self.devices, least=1)
+        find_architecture(self.model.architecture)
         if self.validation.scenes and not self.data.pools:
             raise ConfigError(
                 "validation.scenes are mixed from data.pools, and there are none; leave them empty "
@@ -249,13 +268,6 @@ class TrainConfig:
         if unknown and ANY_SOURCE not in self.model.prompts and self.model.tagger is None:
             names = ", ".join(sorted(unknown))
             raise ConfigError(f"data.pools names prompts that the model does not have: {names}.")
-        counts = ("batch_size", "batches_per_step", "max_steps", "checkpoint_every_steps")
-        for name in (*counts, "num_nodes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.devices != "auto" and self.devices < 1:
-            raise ConfigError(f"devices must be auto or at least 1, not {self.devices}.")
-
         if isinstance(self.method, SlotsConfig) and self.model.architecture != "audio_slots":
             raise ConfigError(
                 "method: slots is for model.architecture audio_slots, not "
