@@ -283,6 +283,27 @@ class TrainConfig:
             return self.method
         return SupervisedConfig() if self.model.tagger is None else ByExampleConfig()
 
+    def check_share(self, num_devices: int) -> None:
+        """Insist that the method can learn from each device's share of a batch.
+
+        Args:
+            num_devices: How many share the batch equally.
+
+        Raises:
+            ConfigError: If a share has too few mixtures, or not an even number of them, to put
+                them together.
+        """
+        method, share = self.learning_method, self.batch_size // num_devices
+        if isinstance(method, MixitConfig) and share % 2:
+            each = f" for each of the {num_devices} devices" if num_devices > 1 else ""
+            raise ConfigError(
+                f"method: mixit adds up mixtures in pairs; batch_size must be even{each}, not "
+                f"{share}; for example {(share + 1) * num_devices} in all."
+            )
+        if isinstance(method, RemixingConfig) and method.batch_shuffle == "constrained":
+            count = method.num_sources or len(self.model.outputs)
+            check_batch_size(self.batch_size, count, num_devices=num_devices)
+
     def _check_unsupervised(self, method: MixitConfig | RemixingConfig) -> None:
         outputs = self.model.outputs
         if len(outputs) < 2 or set(outputs) != {ANY_SOURCE}:
@@ -291,19 +312,12 @@ class TrainConfig:
                 f"take an architecture with fixed outputs and name each of them {ANY_SOURCE!r} in "
                 "model.outputs."
             )
-        if isinstance(method, MixitConfig) and self.batch_size % 2:
+        if isinstance(method, RemixingConfig) and (method.num_sources or 0) > len(outputs):
             raise ConfigError(
-                f"method: mixit adds up mixtures in pairs; batch_size must be even, not "
-                f"{self.batch_size}."
+                f"method.num_sources is {method.num_sources}, but the model gives {len(outputs)} "
+                "sources."
             )
-        if isinstance(method, RemixingConfig):
-            count = method.num_sources or len(outputs)
-            if count > len(outputs):
-                raise ConfigError(
-                    f"method.num_sources is {count}, but the model gives {len(outputs)} sources."
-                )
-            if method.batch_shuffle == "constrained":
-                check_batch_size(self.batch_size, count)
+        self.check_share(1)
         if method.supervised_weight:
             lengths = {len(scene.prompts) for scene in self.recipe.scenes}
             counts = lengths or set(self.recipe.num_sources)

@@ -36,9 +36,9 @@ def check_devices(config: TrainConfig) -> int:
         How many processes share every batch.
 
     Raises:
-        ConfigError: If there are no such devices, a batch cannot be shared equally, the program
-            that started the processes started another number of them, or the strategy does not
-            suit the run.
+        ConfigError: If there are no such devices, a batch cannot be shared equally, the method
+            cannot learn from a share, the program that started the processes started another
+            number of them, or the strategy does not suit the run.
     """
     _check_accelerator(config)
     ranks = _num_ranks(config)
@@ -52,6 +52,7 @@ def check_devices(config: TrainConfig) -> int:
                 f"{name} is the batch of all {ranks} devices together and must be a multiple of "
                 f"{ranks}, not {size}; for example {ranks * max(1, round(size / ranks))}."
             )
+    config.check_share(ranks)
     if config.strategy == "fsdp":
         _check_fsdp(config)
     return ranks
