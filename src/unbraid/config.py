@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from unbraid.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 
@@ -47,7 +50,17 @@ def parse(kind: type[T], data: object, where: str = "config") -> T:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in (where, *first["loc"]))
-        raise ConfigError(f"{place}: {first['msg']}.") from error
+        raise ConfigError(f"{place}{_problem(first)}.") from error
+
+
+def _problem(found: ErrorDetails) -> str:
+    """What is wrong, as it follows the place."""
+    if found["type"] == "union_tag_invalid":
+        given, known = (found["ctx"][name] for name in ("tag", "expected_tags"))
+        return f".kind: there is no kind {given!r}, only {known}"
+    if found["type"] == "union_tag_not_found":
+        return ": has to be a group of settings with a kind"
+    return f": {found['msg']}"
 
 
 def check_keys(kind: Any, data: object, where: str) -> None:
@@ -90,6 +103,35 @@ def merge(kind: Any, base: object, changes: object) -> Any:
         is_merged = key in base and key in hints
         merged[key] = merge(hints[key], base[key], value) if is_merged else value
     return merged
+
+
+def kinds_of_group(kind: Any, keys: Sequence[str]) -> tuple[Any, ...]:
+    """The dataclasses that the group of settings below these keys of ``kind`` can be.
+
+    None if something else stands there, or nothing; several where a union tells them by ``kind``.
+    """
+    members = tuple(each for each in get_args(kind) or (kind,) if dataclasses.is_dataclass(each))
+    if not keys:
+        return members
+    inner = [hints[keys[0]] for hints in map(get_type_hints, members) if keys[0] in hints]
+    return kinds_of_group(inner[0], keys[1:]) if inner else ()
+
+
+def kind_of(data: Mapping[str, Any], members: Sequence[Any]) -> str:
+    """The ``kind`` of plain data; if it does not say, that of the first member with all its keys.
+
+    Args:
+        data: A group of settings.
+        members: The dataclasses that it can be; the first one if none has all its keys.
+    """
+    if "kind" in data:
+        return str(data["kind"])
+    fitting = (
+        each
+        for each in members
+        if {field.name for field in dataclasses.fields(each)}.issuperset(data)
+    )
+    return str(next(fitting, members[0]).kind)
 
 
 def read(kind: type[T], path: Path) -> T:

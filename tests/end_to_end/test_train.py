@@ -455,8 +455,8 @@ def test_recordings_and_mixtures_with_references_are_learnt_side_by_side(
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ({"kind": "mixt"}, "'mixit'"),
-        ({"sparsity_weight": 2}, "kind"),
+        ({"kind": "mixt"}, r"method\.kind: there is no kind 'mixt', only 'supervised', .*'mixit'"),
+        ({"sparsity_weight": 2}, "method: has to be a group of settings with a kind"),
         ({"kind": "mixit", "sparsity": 2}, "did you mean sparsity_weight"),
         ({"kind": "mixit", "teacher": {}}, "unknown key 'teacher'"),
         ({"kind": "supervised", "sparsity_weight": 2}, "unknown key 'sparsity_weight'"),
@@ -718,6 +718,9 @@ OUT_OF_RANGE: dict[str, tuple[str, ...]] = {
         ("optimiser.step_decay={from_step: 0, every_steps: 0, factor: 1}", "every_steps"),
         ("tagging={batch_size: 0}", "tagging.batch_size"),
         ("tagging={num_sounds: {0: 1}}", "a key of tagging.num_sounds"),
+        ("loss.kind=snrr", r"loss\.kind: there is no kind 'snrr', only 'snr', 'si_snr', 'spec"),
+        ("loss=3", "loss: has to be a group of settings with a kind"),
+        ("loss={kind: si_snr, max_snr_db: 3}", "unknown key 'max_snr_db'"),
         ("loss={kind: spectral, windows: []}", "loss.windows needs a window"),
         ("loss={kind: spectral, windows: [0]}", "a length in loss.windows"),
         ("loss={kind: spectral, time_weight: 2}", "loss.time_weight"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from unbraid.config import check_number, check_weights
+from unbraid.config import check_number, check_weights, kind_of
 from unbraid.data.access import Access
 from unbraid.data.ready_made import MixtureSet
 from unbraid.data.unreadable import MAX_UNREADABLE
@@ -18,7 +18,12 @@ from unbraid.mixing.remix import check_batch_size
 from unbraid.models.registry import find_architecture
 from unbraid.models.taggers.htsat import HtsatConfig
 from unbraid.models.waveform import ModelConfig
-from unbraid.objectives.losses import LossConfig, SnrLossConfig
+from unbraid.objectives.losses import (
+    LossConfig,
+    SiSnrLossConfig,
+    SnrLossConfig,
+    SpectralLossConfig,
+)
 from unbraid.prompts import ANY_SOURCE
 from unbraid.training.methods.by_example import ByExampleConfig
 from unbraid.training.methods.mixit import MixitConfig
@@ -32,6 +37,22 @@ from unbraid.training.schedule import OptimiserConfig
 Method: TypeAlias = Annotated[
     SupervisedConfig | ByExampleConfig | SlotsConfig | MixitConfig | RemixingConfig,
     Field(discriminator="kind"),
+]
+
+
+def _kind_of_loss(data: Any) -> str | None:
+    """The kind of a loss, plain or built; that of a plain one need not be said."""
+    if isinstance(data, Mapping):
+        return kind_of(data, get_args(LossConfig))
+    return getattr(data, "kind", None)
+
+
+#: What is minimised; ``kind`` tells which.
+Loss: TypeAlias = Annotated[
+    Annotated[SnrLossConfig, Tag("snr")]
+    | Annotated[SiSnrLossConfig, Tag("si_snr")]
+    | Annotated[SpectralLossConfig, Tag("spectral")],
+    Discriminator(_kind_of_loss),
 ]
 
 #: From seed and step comes a number of 64 bits.
@@ -214,7 +235,7 @@ class TrainConfig:
     learns: tuple[str, ...] = ()
     recipe: MixRecipe = field(default_factory=MixRecipe)
     method: Method | None = None
-    loss: LossConfig = field(default_factory=SnrLossConfig)
+    loss: Loss = field(default_factory=SnrLossConfig)
     tagging: TaggingConfig | None = None
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
