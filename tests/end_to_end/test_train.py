@@ -23,6 +23,7 @@ from unbraid.errors import CheckpointError, ConfigError, DataError, TrainingErro
 from unbraid.models.waveform import build_model
 from unbraid.training import lightning, run
 from unbraid.training.recipe_files import load_recipe
+from unbraid.types import Step
 
 
 @pytest.fixture(scope="module")
@@ -589,9 +590,21 @@ def test_shards_train_as_the_cache_does(
     assert every_loss[2:] == every_loss[:2]
 
 
-def test_what_comes_out_is_a_model_with_a_log(pool: Path, tmp_path: Path) -> None:
+def test_what_comes_out_is_a_model_with_a_log(
+    pool: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     recipe = write_recipe(tmp_path, pool, licence="CC0-1.0", weights_dtype="float16")
-    bundle = load_bundle(run.train(recipe, [], tmp_path / "out", resume=False))
+    told: list[Step] = []
+    out = tmp_path / "out"
+    bundle = load_bundle(run.train(recipe, [], out, resume=False, on_step=told.append))
+    assert told[:2] == [
+        Step("reading the recordings", 0, None, "files"),
+        Step("training", 0, 6, "steps"),
+    ]
+    assert Step("training", 4, 6, "steps", "validating") in told
+    assert (told[-1].done, told[-1].detail[:8]) == (6, "loss_db ")
+    assert math.isfinite(float(told[-1].detail[8:]))
+    assert not [each for each in caplog.records if each.name.startswith("lightning")]
     assert bundle.card.licence == "CC0-1.0"
     assert "6 steps" in bundle.card.source
     with (tmp_path / "out/log/version_0/metrics.csv").open() as file:

@@ -48,14 +48,11 @@ from unbraid.training.recipe_files import find_recipe, load_recipe, write_config
 from unbraid.training.resuming import check_same_run
 from unbraid.training.schedule import best_steps
 from unbraid.training.starting import choose_learning, take_weights
+from unbraid.types import Step, StepCallback
 
 try:
     import lightning.pytorch as pl
-    from lightning.pytorch.callbacks import (
-        Callback,
-        EMAWeightAveraging,
-        TQDMProgressBar,
-    )
+    from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
     from unbraid.training.devices import (
         check_devices,
@@ -72,7 +69,7 @@ try:
         TaggingModule,
         validations_of,
     )
-    from unbraid.training.logs import Exhibit, loggers_of
+    from unbraid.training.logs import Exhibit, ToldSteps, loggers_of
     from unbraid.training.safeguards import (
         Safeguard,
         SaveLast,
@@ -90,7 +87,13 @@ except ModuleNotFoundError as error:
 log = logging.getLogger(__name__)
 
 
-def train(recipe: str | Path, overrides: Sequence[str], out_dir: Path | None, resume: bool) -> Path:
+def train(
+    recipe: str | Path,
+    overrides: Sequence[str],
+    out_dir: Path | None,
+    resume: bool,
+    on_step: StepCallback = lambda step: None,
+) -> Path:
     """Train, and leave a bundle.
 
     A run that was stopped goes on from its last checkpoint, with the same mixtures and
@@ -105,6 +108,7 @@ def train(recipe: str | Path, overrides: Sequence[str], out_dir: Path | None, re
         overrides: ``key=value`` settings on top of it.
         out_dir: The run's folder; None for ``runs/NAME``.
         resume: Go on where the folder's last run stopped; otherwise the folder must be new.
+        on_step: Called with what is being done, and now and then with the steps and the loss.
 
     Returns:
         The bundle's folder.
@@ -130,15 +134,17 @@ def train(recipe: str | Path, overrides: Sequence[str], out_dir: Path | None, re
         torch.set_num_threads(config.num_threads)
 
     model = new_model(config)
+    on_step(Step("reading the recordings", 0, None, "files"))
     material = open_material(config, base, model.network.num_channels)
     if is_first_rank():
         _write_config(config, run_dir)
     with _saying_how_to_go_on(command_of(recipe, overrides, out_dir)):
         if model.tagger is not None:
             stage = tagger_stage(model.tagger, config, material)
-            fit(stage, run_dir / TAGGER_DIR)
+            fit(stage, run_dir / TAGGER_DIR, [ToldSteps("training the tagger", on_step)])
             _take_tagger(model.tagger, stage, run_dir / TAGGER_DIR)
-        fit(network_stage(model, config, material), run_dir)
+        told = ToldSteps("training", on_step)
+        fit(network_stage(model, config, material), run_dir, [told])
     return export(run_dir) if is_first_rank() else run_dir / BUNDLE_DIR
 
 
@@ -438,24 +444,21 @@ def network_stage(model: WaveformModel, config: TrainConfig, material: Material)
     return Stage(module, data, config, (exhibit,))
 
 
-def fit(
-    stage: Stage, run_dir: Path, observers: Sequence[Callback] = (), *, is_shown: bool = True
-) -> None:
+def fit(stage: Stage, run_dir: Path, observers: Sequence[Callback] = ()) -> None:
     """Train a stage to its end; goes on where it was saved last.
 
     Args:
         stage: What to train.
         run_dir: Where it is kept.
         observers: Who looks on beside those of the stage.
-        is_shown: Whether a bar shows how far it is.
 
     Raises:
         TrainingError: If it cannot go on.
         Cancelled: If it was asked to stop.
     """
     last = last_checkpoint(run_dir)
-    trainer = make_trainer(stage.config, run_dir, (*stage.observers, *observers), is_shown=is_shown)
-    with without_advice(), named_failures():
+    with quiet_lightning(), named_failures():
+        trainer = make_trainer(stage.config, run_dir, (*stage.observers, *observers))
         trainer.fit(
             stage.module,
             datamodule=stage.data,
@@ -465,16 +468,26 @@ def fit(
 
 
 @contextmanager
-def without_advice() -> Iterator[None]:
-    """Silence what Lightning advises against and we do by choice."""
+def quiet_lightning() -> Iterator[None]:
+    """Silence what Lightning says of itself, and advises against what we do by choice."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
+        # Its own use of an old name in PyTorch.
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         # Mixtures are made between steps.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # What is learned by heart in a dry run is not validated.
         warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
         # The tagger of a model is to stay in evaluation mode.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-        yield
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def learnt(run_dir: Path, average_best: int | None = None) -> tuple[dict[str, torch.Tensor], int]:
@@ -502,11 +515,7 @@ def learnt(run_dir: Path, average_best: int | None = None) -> tuple[dict[str, to
 
 
 def make_trainer(
-    config: TrainConfig,
-    run_dir: Path,
-    observers: Sequence[Callback] = (),
-    *,
-    is_shown: bool = True,
+    config: TrainConfig, run_dir: Path, observers: Sequence[Callback] = ()
 ) -> pl.Trainer:
     """The loop of a run: precision, clipping, averaging, logs and checkpoints.
 
@@ -514,15 +523,12 @@ def make_trainer(
         config: The run.
         run_dir: Its folder.
         observers: Called after all else that belongs to a step, the checkpoint excepted.
-        is_shown: Whether a bar shows how far it is.
     """
     callbacks: list[Callback] = [
         SaveLast(
             last_checkpoint(run_dir), config.checkpoint_every_steps, config.validation.every_steps
         ),
     ]
-    if is_shown:
-        callbacks.append(TQDMProgressBar(refresh_rate=20))
     if config.optimiser.average_best is not None:
         callbacks.append(KeepBest(best_weights(run_dir), config.optimiser.average_best))
     if config.optimiser.average_decay is not None:
@@ -552,7 +558,7 @@ def make_trainer(
         callbacks=callbacks,
         logger=loggers_of(config, run_dir),
         enable_model_summary=False,
-        enable_progress_bar=is_shown,
+        enable_progress_bar=False,
     )
 
 

@@ -74,7 +74,7 @@ class Safeguard(Callback):
             raise KeyboardInterrupt
         self._asked = number
         print(
-            "ending this step, then saving; Ctrl-C once more leaves at once.",
+            "ending this step; Ctrl-C once more leaves at once.",
             file=sys.stderr,
             flush=True,
         )
