@@ -10,16 +10,20 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from unbraid.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 
@@ -46,7 +50,17 @@ def parse(kind: type[T], data: object, where: str = "config") -> T:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in (where, *first["loc"]))
-        raise ConfigError(f"{place}: {first['msg']}.") from error
+        raise ConfigError(f"{place}{_problem(first)}.") from error
+
+
+def _problem(found: ErrorDetails) -> str:
+    """What is wrong, as it follows the place."""
+    if found["type"] == "union_tag_invalid":
+        given, known = (found["ctx"][name] for name in ("tag", "expected_tags"))
+        return f".kind: there is no kind {given!r}, only {known}"
+    if found["type"] == "union_tag_not_found":
+        return ": has to be a group of settings with a kind"
+    return f": {found['msg']}"
 
 
 def check_keys(kind: Any, data: object, where: str) -> None:
@@ -91,6 +105,35 @@ def merge(kind: Any, base: object, changes: object) -> Any:
     return merged
 
 
+def kinds_of_group(kind: Any, keys: Sequence[str]) -> tuple[Any, ...]:
+    """The dataclasses that the group of settings below these keys of ``kind`` can be.
+
+    None if something else stands there, or nothing; several where a union tells them by ``kind``.
+    """
+    members = tuple(each for each in get_args(kind) or (kind,) if dataclasses.is_dataclass(each))
+    if not keys:
+        return members
+    inner = [hints[keys[0]] for hints in map(get_type_hints, members) if keys[0] in hints]
+    return kinds_of_group(inner[0], keys[1:]) if inner else ()
+
+
+def kind_of(data: Mapping[str, Any], members: Sequence[Any]) -> str:
+    """The ``kind`` of plain data; if it does not say, that of the first member with all its keys.
+
+    Args:
+        data: A group of settings.
+        members: The dataclasses that it can be; the first one if none has all its keys.
+    """
+    if "kind" in data:
+        return str(data["kind"])
+    fitting = (
+        each
+        for each in members
+        if {field.name for field in dataclasses.fields(each)}.issuperset(data)
+    )
+    return str(next(fitting, members[0]).kind)
+
+
 def read(kind: type[T], path: Path) -> T:
     """Read a YAML or JSON file into the frozen dataclass ``kind``.
 
@@ -124,6 +167,55 @@ def dump(config: object) -> dict[str, Any]:
     """Turn a frozen dataclass into plain data that ``parse`` turns back."""
     data: dict[str, Any] = json.loads(_adapter(type(config)).dump_json(config))
     return data
+
+
+def check_number(
+    name: str,
+    value: float | None,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Refuse a number that is too low, too high, infinite or none at all (NaN).
+
+    Args:
+        name: What to call it in the message.
+        value: The number; None is not looked at.
+        least: The lowest that it may be.
+        above: It has to be more than this.
+        most: The highest that it may be.
+        below: It has to be less than this.
+
+    Raises:
+        ConfigError: If it lies outside.
+
+    >>> check_number("decay", 2.0, least=0, below=1)
+    Traceback (most recent call last):
+    ...
+    unbraid.errors.ConfigError: decay must be at least 0 and below 1, not 2.
+    """
+    if value is None:
+        return
+    if math.isfinite(value) and least <= value <= most and above < value < below:
+        return
+    bounds = {"at least": least, "above": above, "at most": most, "below": below}
+    said = [f"{word} {bound:.12g}" for word, bound in bounds.items() if math.isfinite(bound)]
+    wanted = " and ".join(said) if math.isfinite(value) else " and ".join(["a number", *said])
+    raise ConfigError(f"{name} must be {wanted}, not {value:.12g}.")
+
+
+def check_weights(name: str, weights: Mapping[Any, float]) -> None:
+    """Refuse a table of how often things are drawn by which nothing could be.
+
+    Raises:
+        ConfigError: If a weight is negative or no number, or none is above 0.
+    """
+    for key, weight in weights.items():
+        check_number(f"{name}.{key}", weight, least=0)
+    if not any(weights.values()):
+        raise ConfigError(f"{name} needs something with a weight above 0.")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -88,12 +88,14 @@ class Step:
         done: How much of it is.
         total: How much there is in all; None where nobody knows.
         unit: What is counted.
+        detail: What else there is to say about it, such as a loss; empty for nothing.
     """
 
     name: str
     done: int
     total: int | None
-    unit: Literal["bytes", "files", "mixtures"]
+    unit: Literal["bytes", "files", "mixtures", "steps"]
+    detail: str = ""
 
 
 #: How the channels of a recording are put together; see ``separation.stereo``.

@@ -228,7 +228,7 @@ def test_models_and_prompts_that_will_not_do(
         (["--steps", "0"], "num_steps"),
         (["--learning-rate", "-1"], "learning_rate"),
         (["--crop", "0"], "crop_s"),
-        (["--batch-size", "1"], "batch"),
+        (["--batch-size", "1"], "not 1; raise the batch size."),
         (["--tolerance", "-1"], "tolerance_db"),
         (["--teacher-decay", "2"], "decay"),
         (["--device", "cpu,cpu"], "one device"),

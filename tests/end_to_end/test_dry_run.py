@@ -1,6 +1,9 @@
 """``unbraid train --dry-run``: what is well, and what is not, before hours are spent."""
 
+import os
+import re
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,17 +46,26 @@ def failed(outcome: Outcome) -> dict[str, str]:
     return {check["name"]: check["detail"] for check in checks if not check["passed"]}
 
 
-def test_a_run_that_is_well_passes_and_leaves_nothing(recipe: Path) -> None:
+def test_a_run_that_is_well_passes_and_leaves_nothing(
+    recipe: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     before = files_below(recipe.parent)
     outcome = try_out(recipe)
     assert outcome.code == 0, outcome.stdout
     assert files_below(recipe.parent) == before
     lines = outcome.stdout.splitlines()
     names = ["memory", "loss", "parameters", "validation", "resume", "disk"]
-    assert lines[0] == "network:"
-    assert [line.split()[:2] for line in lines[1:7]] == [["✓", name] for name in names]
-    assert "2 + 2 steps give the weights of 4, to the last bit" in lines[5]
-    assert "hours in all" in lines[7]
+    assert [line.split()[:2] for line in lines[:6]] == [["✓", name] for name in names]
+    assert "2 + 2 steps give the weights of 4, to the last bit" in lines[4]
+    assert re.search(r"; about \d+\.\d s in all$", lines[6])
+    assert outcome.stderr.splitlines() == [
+        "reading the recordings",
+        "mixing",
+        "memory, loss and parameters",
+        "validation",
+        "resume",
+    ]
+    assert not [each for each in caplog.records if each.name.startswith("lightning")]
 
 
 def test_a_parameter_that_does_not_move_is_named(
@@ -101,8 +113,10 @@ def test_what_is_not_well_is_found(recipe: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(lightning, "supervised_loss", rising_loss)
     monkeypatch.setattr(lightning, "best_si_sdr_db", random_gain)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    outcome = try_out(recipe, "--json")
+    outcome = try_out(recipe, "--json", "--set", "learns=[prompts.weight]")
     assert outcome.code == 9
+    details = {check["name"]: check["detail"] for check in outcome.json["stages"][0]["checks"]}
+    assert details["parameters"] == "the only tensor gets a gradient and moves"
     assert set(failed(outcome)) == {"loss", "validation", "resume", "disk"}
     assert "1 KB are free" in failed(outcome)["disk"]
 
@@ -127,7 +141,31 @@ def test_a_loss_that_is_no_number_is_found(recipe: Path, monkeypatch: pytest.Mon
     )
     outcome = try_out(recipe, "--json")
     assert outcome.code == 9
-    assert "the loss of step 1 is nan" in failed(outcome)["loss"]
+    assert failed(outcome) == {"loss": "the loss of step 1 is nan"}
+    memory = outcome.json["stages"][0]["checks"][0]
+    assert memory["name"] == "memory"
+    assert memory["detail"].endswith("MB at most on cpu up to there")
+
+
+@pytest.mark.parametrize("call", [2, 13])
+def test_ctrl_c_says_that_nothing_is_kept(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """In the steps on one batch, and in the run that is to be stopped and to go on."""
+    original = lightning.supervised_loss
+    calls: list[int] = []
+
+    def pressing(*arguments: Any) -> Tensor:
+        calls.append(1)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(lightning, "supervised_loss", pressing)
+    outcome = try_out(recipe)
+    assert outcome.code == 130
+    assert outcome.stderr.splitlines()[-1] == "error: stopped; a dry run keeps nothing."
+    assert "sav" not in outcome.stderr
 
 
 def test_both_stages_of_a_model_by_example_are_tried_out(
@@ -135,6 +173,7 @@ def test_both_stages_of_a_model_by_example_are_tried_out(
 ) -> None:
     monkeypatch.setattr(dry_run, "_NUM_STEPS", 8)
     outcome = try_out(write_by_example(tmp_path, pool), "--json")
+    assert "tagger: resume\nnetwork: mixing" in outcome.stderr
     stages = outcome.json["stages"]
     assert [stage["stage"] for stage in stages] == ["tagger", "network"]
     assert [stage["figures"]["batch_size"] for stage in stages] == [3, 2]

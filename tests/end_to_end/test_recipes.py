@@ -26,9 +26,15 @@ from unbraid.errors import ConfigError
 from unbraid.models.architectures import tf_locoformer, tuss, unconditional
 from unbraid.models.registry import find_architecture
 from unbraid.models.waveform import build_model
-from unbraid.objectives.losses import SiSnrLossConfig, SnrLossConfig, SpectralLossConfig
+from unbraid.objectives.losses import (
+    LossConfig,
+    SiSnrLossConfig,
+    SnrLossConfig,
+    SpectralLossConfig,
+)
 from unbraid.training import run
 from unbraid.training.config import NOT_STATED, TrainConfig
+from unbraid.training.methods.mixit import MixitConfig
 from unbraid.training.recipe_files import (
     corpora_of,
     load_recipe,
@@ -385,6 +391,38 @@ def test_the_command_lists_and_prints_recipes(tmp_path: Path) -> None:
     nothing = unbraid("train")
     assert nothing.code == 2
     assert "--list" in nothing.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "loss"),
+    [
+        (["loss.kind=si_snr"], SiSnrLossConfig()),
+        # A kind takes nothing away that is set beside it.
+        (["loss.eps=1e-3", "loss.kind=si_snr"], SiSnrLossConfig(eps=1e-3)),
+        (["loss.kind=snr", "loss.eps=1e-3"], SnrLossConfig(silence_threshold="mixture", eps=1e-3)),
+        (
+            ["loss.silence_weight=0.3"],
+            SnrLossConfig(silence_weight=0.3, silence_threshold="mixture"),
+        ),
+        (["loss={windows: [512]}"], SpectralLossConfig(windows=(512,))),
+    ],
+)
+def test_another_kind_of_loss_leaves_nothing_of_the_one_before(
+    tmp_path: Path, overrides: list[str], loss: LossConfig
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("base: tuss-medium\nloss: {silence_threshold: mixture}\n")
+    found = load_recipe(path, overrides)
+    assert found.loss == loss
+    path.write_text(write_config(found))
+    assert load_recipe(path) == found
+
+
+def test_a_kind_inside_of_a_group_is_a_setting_like_others() -> None:
+    config = load_recipe("fuss-mixit", ["method.loss.kind=mrl1"])
+    assert isinstance(config.method, MixitConfig)
+    assert (config.method.loss.kind, config.method.loss.max_snr_db) == ("mrl1", 30.0)
+    assert config.method.supervised_weight == load_recipe("fuss-mixit").method.supervised_weight
 
 
 def test_the_list_names_size_and_corpora() -> None:

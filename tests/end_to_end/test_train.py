@@ -19,10 +19,11 @@ from unbraid.apps.queries import with_queries
 from unbraid.apps.separator import Separator
 from unbraid.checkpoints import load_bundle
 from unbraid.config import dump
-from unbraid.errors import CheckpointError, ConfigError, DataError
+from unbraid.errors import CheckpointError, ConfigError, DataError, TrainingError
 from unbraid.models.waveform import build_model
 from unbraid.training import lightning, run
 from unbraid.training.recipe_files import load_recipe
+from unbraid.types import Step
 
 
 @pytest.fixture(scope="module")
@@ -455,8 +456,8 @@ def test_recordings_and_mixtures_with_references_are_learnt_side_by_side(
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ({"kind": "mixt"}, "'mixit'"),
-        ({"sparsity_weight": 2}, "kind"),
+        ({"kind": "mixt"}, r"method\.kind: there is no kind 'mixt', only 'supervised', .*'mixit'"),
+        ({"sparsity_weight": 2}, "method: has to be a group of settings with a kind"),
         ({"kind": "mixit", "sparsity": 2}, "did you mean sparsity_weight"),
         ({"kind": "mixit", "teacher": {}}, "unknown key 'teacher'"),
         ({"kind": "supervised", "sparsity_weight": 2}, "unknown key 'sparsity_weight'"),
@@ -589,9 +590,21 @@ def test_shards_train_as_the_cache_does(
     assert every_loss[2:] == every_loss[:2]
 
 
-def test_what_comes_out_is_a_model_with_a_log(pool: Path, tmp_path: Path) -> None:
+def test_what_comes_out_is_a_model_with_a_log(
+    pool: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     recipe = write_recipe(tmp_path, pool, licence="CC0-1.0", weights_dtype="float16")
-    bundle = load_bundle(run.train(recipe, [], tmp_path / "out", resume=False))
+    told: list[Step] = []
+    out = tmp_path / "out"
+    bundle = load_bundle(run.train(recipe, [], out, resume=False, on_step=told.append))
+    assert told[:2] == [
+        Step("reading the recordings", 0, None, "files"),
+        Step("training", 0, 6, "steps"),
+    ]
+    assert Step("training", 4, 6, "steps", "validating") in told
+    assert (told[-1].done, told[-1].detail[:8]) == (6, "loss_db ")
+    assert math.isfinite(float(told[-1].detail[8:]))
+    assert not [each for each in caplog.records if each.name.startswith("lightning")]
     assert bundle.card.licence == "CC0-1.0"
     assert "6 steps" in bundle.card.source
     with (tmp_path / "out/log/version_0/metrics.csv").open() as file:
@@ -619,6 +632,72 @@ def test_a_finished_folder_is_not_trained_over(pool: Path, tmp_path: Path) -> No
     run.train(recipe, ["max_steps=1"], tmp_path / "out", resume=False)
     with pytest.raises(ConfigError, match="holds a run already"):
         run.train(recipe, ["max_steps=1"], tmp_path / "out", resume=False)
+    config = tmp_path / "out/config.yaml"
+    before = config.read_text()
+    with pytest.raises(ConfigError, match=r"holds another run \(model\.segment_s was"):
+        run.train(recipe, ["model.segment_s=7"], tmp_path / "out", resume=True)
+    assert config.read_text() == before
+    last = run.last_checkpoint(tmp_path / "out")
+    whole = last.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"no checkpoint at all"):
+        last.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"last\.ckpt: cannot be read"):
+            run.train(recipe, ["max_steps=2"], tmp_path / "out", resume=True)
+        with pytest.raises(CheckpointError, match=r"last\.ckpt: cannot be read"):
+            run.export(tmp_path / "out")
+
+
+YAML = {"nan": ".nan", "inf": ".inf"}
+
+#: Setting → numbers that nobody can want.
+OUT_OF_RANGE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        (
+            "batch_size",
+            "batches_per_step",
+            "max_steps",
+            "checkpoint_every_steps",
+            "num_nodes",
+            "num_threads",
+            "devices",
+            "validation.every_steps",
+            "validation.mixtures_per_scene",
+            "validation.segments_per_mixture",
+            "validation.patience",
+            "recipe.most_unasked",
+            "optimiser.average_best",
+        ),
+        ("0", "-1"),
+    ),
+    **dict.fromkeys(
+        (
+            "optimiser.learning_rate",
+            "optimiser.weight_decay",
+            "recipe.tone_db",
+            "recipe.clip_weight_exponent",
+            "loss.silence_weight",
+        ),
+        ("-1", "nan", "inf"),
+    ),
+    **dict.fromkeys(
+        (
+            "recipe.crop_s",
+            "optimiser.eps",
+            "optimiser.max_grad_norm",
+            "validation.segment_s",
+            "loss.eps",
+        ),
+        ("-3", "0", "nan", "inf"),
+    ),
+    "optimiser.warmup_steps": ("-1",),
+    "optimiser.decay_steps": ("-3",),
+    "optimiser.average_decay": ("2", "1", "-0.5", "nan"),
+    "loss.max_snr_db": ("nan",),
+    "loss.silent_below_db": ("3",),
+    "data.max_unreadable": ("2", "-1", "nan"),
+    "num_workers": ("-1",),
+    "seed": ("-1", "4294967296"),
+}
 
 
 @pytest.mark.parametrize(
@@ -627,18 +706,52 @@ def test_a_finished_folder_is_not_trained_over(pool: Path, tmp_path: Path) -> No
         ("max_step=5", "did you mean max_steps"),
         ("recipe.crop=1", "did you mean crop_s"),
         ("max_steps", "write it as key=value"),
-        ("max_steps=0", "at least 1"),
         ("optimiser.learning_rate=fast", "optimiser.learning_rate"),
-        ("recipe.tone_probability=3", "is a probability"),
-        ("data.max_unreadable=2", "is a share"),
         ("data.access=tape", "data.access"),
+        ("model.architecture=tus", "did you mean tuss"),
+        *(
+            (f"{setting}={YAML.get(value, value)}", f"^{setting} must be .*, not {value}")
+            for setting, values in OUT_OF_RANGE.items()
+            for value in values
+        ),
+        ("recipe.tone_probability=3", "is a probability"),
+        ("recipe.tone_probability=.nan", "is a probability"),
+        ("recipe.gain_db.speech=[0, -10]", "gain_db.speech: the lower .* at most -10, not 0"),
+        ("recipe.gain_db.speech=[-10, .inf]", "gain_db.speech: the higher"),
+        ("recipe.other_gain_db=[.nan, 0]", "other_gain_db: the lower"),
+        ("recipe.num_sources={}", "recipe.num_sources needs something"),
+        ("recipe.num_sources={2: 0}", "recipe.num_sources needs something"),
+        ("recipe.num_sources={2: -1}", "num_sources.2 must be at least 0, not -1"),
+        ("recipe.num_sources={0: 1}", "a key of recipe.num_sources"),
+        ("recipe.composed_parts={-1: 1}", "a key of recipe.composed_parts"),
+        ("recipe.first={speech: .nan}", "first.speech must be a number"),
+        ("recipe.following.speech.sfx=-1", "following.speech.sfx must be"),
+        ("recipe.scenes=[{prompts: [speech], weight: 0}]", "recipe.scenes needs something"),
+        ("optimiser.plateau={patience: -1}", "plateau.patience"),
+        ("optimiser.step_decay={from_step: 0, every_steps: 0, factor: 1}", "every_steps"),
+        ("tagging={batch_size: 0}", "tagging.batch_size"),
+        ("tagging={num_sounds: {0: 1}}", "a key of tagging.num_sounds"),
+        ("loss.kind=snrr", r"loss\.kind: there is no kind 'snrr', only 'snr', 'si_snr', 'spec"),
+        ("loss=3", "loss: has to be a group of settings with a kind"),
+        ("loss={kind: si_snr, max_snr_db: 3}", "unknown key 'max_snr_db'"),
+        ("loss={kind: spectral, windows: []}", "loss.windows needs a window"),
+        ("loss={kind: spectral, windows: [0]}", "a length in loss.windows"),
+        ("loss={kind: spectral, time_weight: 2}", "loss.time_weight"),
+        ("loss={kind: si_snr, eps: -1}", "loss.eps"),
+        ("method={kind: mixit, sparsity_weight: .nan}", "method.sparsity_weight"),
+        ("method={kind: mixit, loss: {max_snr_db: .inf}}", "loss.max_snr_db"),
+        ("method={kind: remixing, remixit_weight: .nan}", "method.remixit_weight"),
+        ("method={kind: remixing, teacher: {decay: 2}}", "teacher.decay"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused(
-    pool: Path, tmp_path: Path, override: str, message: str
-) -> None:
+def test_a_setting_that_makes_no_sense_is_refused(small: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        run.train(write_recipe(tmp_path, pool), [override], tmp_path / "out", resume=False)
+        load_recipe(small, [override])
+
+
+@pytest.fixture(scope="module")
+def small(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recipe(tmp_path_factory.mktemp("recipe"), pool)
 
 
 def test_missing_recordings_are_named(tmp_path: Path) -> None:
@@ -649,6 +762,13 @@ def test_missing_recordings_are_named(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, tmp_path / "nowhere.csv")
     with pytest.raises(DataError, match="cannot be read"):
         run.train(recipe, [], tmp_path / "out", resume=False)
+    assert not (tmp_path / "out").exists(), "a run that does not start leaves no folder"
+
+
+def test_a_folder_that_cannot_be_made_is_named(pool: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, pool)
+    with pytest.raises(TrainingError, match=r"small\.yaml/out/config\.yaml: cannot be written"):
+        run.train(recipe, [], recipe / "out", resume=False)
 
 
 def test_a_run_keeps_its_heap(

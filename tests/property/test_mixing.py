@@ -265,7 +265,7 @@ def test_recipes_that_cannot_be_cooked_are_refused() -> None:
     pool = {"speech": [Clip("a", 3.0, 4000.0, "x"), Clip("b", 3.0, 4000.0, "x")]}
     with pytest.raises(DataError, match="too few"):
         Planner(recipe, pool).draw_mixture(("speech", "speech"), random.Random(0))
-    with pytest.raises(ConfigError, match="positive"):
+    with pytest.raises(ConfigError, match="above 0"):
         MixRecipe(crop_s=0.0)
     with pytest.raises(ConfigError, match="probability"):
         MixRecipe(tone_probability=1.5)

@@ -256,5 +256,5 @@ def test_gradients_are_finite_where_all_is_silent(
 
 
 def test_a_loss_without_a_floor_for_powers_is_refused() -> None:
-    with pytest.raises(ConfigError, match="eps must be positive"):
+    with pytest.raises(ConfigError, match="eps must be above 0"):
         ReconstructionConfig(eps=0.0)

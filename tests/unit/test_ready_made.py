@@ -190,7 +190,7 @@ def test_a_set_takes_what_it_names(entries: list[MixtureFiles], tmp_path: Path) 
         names(num_sources=3)
     with pytest.raises(DataError, match="split 'dev'"):
         open_mixtures(tmp_path, MixtureSet("list.jsonl", "dev"), RATE, tmp_path / "cache")
-    with pytest.raises(ConfigError, match="at least one, not 0"):
+    with pytest.raises(ConfigError, match="at least 1, not 0"):
         MixtureSet("list.jsonl", "tr", most=0)
 
 

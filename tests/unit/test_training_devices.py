@@ -8,9 +8,12 @@ import pytest
 from lightning.pytorch.strategies import DDPStrategy
 
 from conftest import tiny_config
+from tiny_unconditional import tiny_unconditional_config
 from unbraid.errors import ConfigError
 from unbraid.training import devices
 from unbraid.training.config import DataConfig, TrainConfig
+from unbraid.training.methods.mixit import MixitConfig
+from unbraid.training.methods.remixing import RemixingConfig
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
 SLURM = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train"}
@@ -18,14 +21,17 @@ SLURM = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train"}
 
 @pytest.fixture(autouse=True)
 def started_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without a GPU, too."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     for name in (*TORCHRUN, *SLURM, "RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
 
 
 def config_of(**changes: Any) -> TrainConfig:
-    settings = {"batch_size": 8, "accelerator": "cpu", **changes}
+    settings = {"model": tiny_config(), "batch_size": 8, "accelerator": "cpu", **changes}
     return TrainConfig(
-        "small", tiny_config(), DataConfig("manifest.csv", {"speech": ("speech/*",)}), **settings
+        "small", data=DataConfig("manifest.csv", {"speech": ("speech/*",)}), **settings
     )
 
 
@@ -79,11 +85,29 @@ def test_only_the_first_process_writes(
     [
         ({"devices": 3}, "batch_size .* multiple of 3, not 8; for example 9"),
         ({"strategy": "fsdp"}, "without them take ddp"),
+        ({"accelerator": "gpu"}, "accelerator: gpu .* take auto or cpu"),
+        ({"accelerator": "mps"}, "accelerator: mps .* take auto or cpu"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         devices.check_devices(config_of(**changes))
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (RemixingConfig(), "2 mixtures or more on each of the 4 devices, not 1; raise batch_size"),
+        (MixitConfig(), "must be even for each of the 4 devices, not 1; for example 8 in all"),
+    ],
+)
+def test_a_method_needs_enough_of_a_batch_on_each_device(
+    method: MixitConfig | RemixingConfig, message: str
+) -> None:
+    settings = {"model": tiny_unconditional_config(2), "method": method, "batch_size": 4}
+    devices.check_devices(config_of(**settings, devices=1))
+    with pytest.raises(ConfigError, match=message):
+        devices.check_devices(config_of(**settings, devices=4))
 
 
 @pytest.mark.parametrize(("devices", "word"), [(0, "not 0"), (-1, "not -1")])
@@ -92,7 +116,16 @@ def test_devices_are_counted(devices: int, word: str) -> None:
         config_of(devices=devices)
 
 
+def test_more_gpus_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert devices.check_devices(config_of(accelerator="gpu", devices=2)) == 2
+    with pytest.raises(ConfigError, match="devices: 4 asks for more GPUs than the 2"):
+        devices.check_devices(config_of(accelerator="gpu", devices=4))
+
+
 def test_averages_of_a_split_model_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(ConfigError, match="average_decay to null"):
         devices.check_devices(config_of(strategy="fsdp", accelerator="gpu"))

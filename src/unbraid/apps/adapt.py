@@ -99,7 +99,7 @@ class AdaptOptions:
                 "prompts: name all sources that the recordings hold, two or more of them, such as "
                 "speech,sfx-mix: one source alone leaves nothing to remix."
             )
-        check_batch_size(self.batch_size, len(self.prompts))
+        check_batch_size(self.batch_size, len(self.prompts), "raise the batch size")
 
 
 @dataclass(frozen=True)

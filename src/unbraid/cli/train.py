@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unbraid.cli.console import one_line, reports_errors
+from unbraid.cli.console import duration_in_words, one_line, reports_errors
 from unbraid.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
@@ -91,17 +91,22 @@ def train(
         return
     if as_json:
         raise ConfigError("--json is for --dry-run; a run keeps its figures in its log.")
+    from unbraid.cli.work_bar import WorkBar
     from unbraid.training.devices import is_first_rank
 
-    bundle = run.train(recipe, overrides or [], out, resume)
-    if is_first_rank():
+    is_first = is_first_rank()
+    with WorkBar(is_first) as bar:
+        bundle = run.train(recipe, overrides or [], out, resume, bar.update)
+    if is_first:
         print(f"written to {bundle}")
 
 
 def _try_out(recipe: str, overrides: list[str], out: Path | None, as_json: bool) -> None:
+    from unbraid.cli.work_bar import WorkBar
     from unbraid.training.dry_run import dry_run
 
-    trials = dry_run(recipe, overrides, out)
+    with WorkBar() as bar:
+        trials = dry_run(recipe, overrides, out, bar.update)
     if as_json:
         report = {
             "passed": all(trial.passed for trial in trials),
@@ -110,13 +115,14 @@ def _try_out(recipe: str, overrides: list[str], out: Path | None, as_json: bool)
         print(json.dumps(report, indent=2))
     else:
         for trial in trials:
-            _print_trial(trial)
+            _print_trial(trial, has_name=len(trials) > 1)
     if not all(trial.passed for trial in trials):
         raise typer.Exit(TrainingError.exit_code)
 
 
-def _print_trial(trial: StageTrial) -> None:
-    print(f"{trial.stage}:")
+def _print_trial(trial: StageTrial, *, has_name: bool) -> None:
+    if has_name:
+        print(f"{trial.stage}:")
     for check in trial.checks:
         print(f"  {'✓' if check.passed else '✗'} {check.name:12}{one_line(check.detail)}")
     if trial.figures is not None:
@@ -128,7 +134,7 @@ def _in_words(figures: Figures) -> str:
         f"{figures.num_parameters:,} numbers learn on {figures.device}; a step on "
         f"{figures.batch_size} mixtures takes {figures.step_s:.3g} s, mixing them "
         f"{figures.mixing_s:.3g} s, a validation {figures.validation_s:.3g} s; about "
-        f"{figures.expected_s / 3600:.3g} hours in all"
+        f"{duration_in_words(figures.expected_s)} in all"
     )
 
 

@@ -60,10 +60,12 @@ class WorkBar:
 
 
 def _amount(step: Step) -> str:
-    """What is done, of how much."""
+    """What is done, of how much, and what else there is to say."""
+    if step.total is None and not step.done:
+        return ""
     in_words = size_in_words if step.unit == "bytes" else "{:,}".format
     total = "" if step.total is None else f" of {in_words(step.total)}"
-    return f"{in_words(step.done)}{total}"
+    return f"{in_words(step.done)}{total}" + (f", {step.detail}" if step.detail else "")
 
 
 def _bar() -> Progress:

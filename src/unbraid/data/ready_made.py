@@ -13,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from unbraid.config import check_number
 from unbraid.data.corpora.base import MixtureFiles, Track
 from unbraid.data.dynamic import MixtureBatch
 from unbraid.data.mixture_lists import read_mixtures
 from unbraid.data.store import ClipStore
 from unbraid.data.unreadable import MAX_UNREADABLE
-from unbraid.errors import ConfigError, DataError
+from unbraid.errors import DataError
 
 #: So often a stretch is drawn again in which a source is silent.
 _MAX_TRIES = 20
@@ -45,8 +46,8 @@ class MixtureSet:
     most: int | None = None
 
     def __post_init__(self) -> None:
-        if self.most is not None and self.most < 1:
-            raise ConfigError(f"a set of mixtures needs at least one, not {self.most}.")
+        for name in ("num_sources", "most"):
+            check_number(f"{name} of a set of mixtures", getattr(self, name), least=1)
 
 
 @dataclass(frozen=True)

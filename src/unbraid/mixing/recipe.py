@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from unbraid.config import check_number, check_weights
 from unbraid.errors import ConfigError, DataError
 from unbraid.mixing.augmentation import (
     UNWARPED,
@@ -253,8 +254,26 @@ class MixRecipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.crop_s <= 0:
-            raise ConfigError(f"recipe.crop_s must be positive, not {self.crop_s}.")
+        check_number("recipe.crop_s", self.crop_s, above=0)
+        check_number("recipe.tone_db", self.tone_db, least=0)
+        check_number("recipe.clip_weight_exponent", self.clip_weight_exponent, least=0)
+        check_number("recipe.most_unasked", self.most_unasked, least=1)
+        for name in ("num_sources", "composed_parts"):
+            check_weights(f"recipe.{name}", getattr(self, name))
+            for count in getattr(self, name):
+                check_number(f"a key of recipe.{name}", count, least=1)
+        if self.first:
+            check_weights("recipe.first", self.first)
+        for name, row in self.following.items():
+            for follower, weight in row.items():
+                check_number(f"recipe.following.{name}.{follower}", weight, least=0)
+        if self.scenes:
+            weights = {number: scene.weight for number, scene in enumerate(self.scenes)}
+            check_weights("recipe.scenes", weights)
+        levels = {f"gain_db.{name}": levels for name, levels in self.gain_db.items()}
+        for name, (low, high) in {**levels, "other_gain_db": self.other_gain_db}.items():
+            check_number(f"recipe.{name}: the higher level", high)
+            check_number(f"recipe.{name}: the lower level, which stands first,", low, most=high)
         if bool(self.first) != bool(self.following):
             raise ConfigError(
                 "recipe.first and recipe.following belong together: give both, or leave both empty."
@@ -275,8 +294,6 @@ class MixRecipe:
                 "recipe.never_asked needs recipe.scenes, so that mixtures of a batch ask for as "
                 "many sources as each other."
             )
-        if self.most_unasked is not None and self.most_unasked < 1:
-            raise ConfigError(f"recipe.most_unasked must be at least 1, not {self.most_unasked}.")
 
 
 @dataclass(frozen=True)

@@ -95,16 +95,29 @@ def draw_remix(
     return RemixPlan(channels, items)
 
 
-def check_batch_size(batch_size: int, num_sources: int) -> None:
+def check_batch_size(
+    batch_size: int,
+    num_sources: int,
+    advice: str = "raise batch_size, or set batch_shuffle: free",
+    num_devices: int = 1,
+) -> None:
     """Insist that a batch can be shuffled so that no two sources of one mixture meet again.
+
+    Args:
+        batch_size: Mixtures of all devices together.
+        num_sources: Sources of each.
+        advice: What the caller's user can do if it cannot.
+        num_devices: How many share the batch equally; each shuffles its own share.
 
     Raises:
         ConfigError: If it cannot.
     """
-    if batch_size < num_sources:
+    share = batch_size // num_devices
+    if share < num_sources:
+        where = f" on each of the {num_devices} devices" if num_devices > 1 else ""
         raise ConfigError(
             f"a constrained batch shuffle of {num_sources} sources needs a batch of {num_sources} "
-            f"mixtures or more, not {batch_size}; raise batch_size, or set batch_shuffle: free."
+            f"mixtures or more{where}, not {share}; {advice}."
         )
 
 

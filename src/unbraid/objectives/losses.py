@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unbraid.config import check_number
+from unbraid.errors import ConfigError
 from unbraid.objectives.assignment import assign_within_equal_prompts
 
 
@@ -37,6 +39,12 @@ class SnrLossConfig:
     silent_below_db: float | None = None
     eps: float = 1e-7
 
+    def __post_init__(self) -> None:
+        check_number("loss.max_snr_db", self.max_snr_db)
+        check_number("loss.silence_weight", self.silence_weight, least=0)
+        check_number("loss.silent_below_db", self.silent_below_db, most=0)
+        check_number("loss.eps", self.eps, above=0)
+
 
 @dataclass(frozen=True)
 class SiSnrLossConfig:
@@ -49,6 +57,9 @@ class SiSnrLossConfig:
 
     kind: Literal["si_snr"] = "si_snr"
     eps: float = 1e-7
+
+    def __post_init__(self) -> None:
+        check_number("loss.eps", self.eps, above=0)
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,14 @@ class SpectralLossConfig:
     windows: tuple[int, ...] = (256, 512, 768, 1024)
     time_weight: float = 0.5
     eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if not self.windows:
+            raise ConfigError("loss.windows needs a window or more.")
+        for window in self.windows:
+            check_number("a length in loss.windows", window, least=2)
+        check_number("loss.time_weight", self.time_weight, least=0, most=1)
+        check_number("loss.eps", self.eps, above=0)
 
 
 #: What a run can minimise.

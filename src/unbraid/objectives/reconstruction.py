@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unbraid.errors import ConfigError
+from unbraid.config import check_number
 from unbraid.objectives.assignment import (
     assign_freely,
     assign_within_equal_prompts,
@@ -50,8 +50,9 @@ class ReconstructionConfig:
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        if self.eps <= 0:
-            raise ConfigError(f"eps must be positive, not {self.eps}: silence has no logarithm.")
+        check_number("loss.max_snr_db", self.max_snr_db)
+        # Silence has no logarithm.
+        check_number("loss.eps", self.eps, above=0)
 
 
 def reconstruction_loss(

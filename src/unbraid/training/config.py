@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
+from unbraid.config import check_number, check_weights, kind_of
 from unbraid.data.access import Access
 from unbraid.data.ready_made import MixtureSet
 from unbraid.data.unreadable import MAX_UNREADABLE
 from unbraid.errors import ConfigError
 from unbraid.mixing.recipe import MixRecipe, Scene
 from unbraid.mixing.remix import check_batch_size
+from unbraid.models.registry import find_architecture
 from unbraid.models.taggers.htsat import HtsatConfig
 from unbraid.models.waveform import ModelConfig
-from unbraid.objectives.losses import LossConfig, SnrLossConfig
+from unbraid.objectives.losses import (
+    LossConfig,
+    SiSnrLossConfig,
+    SnrLossConfig,
+    SpectralLossConfig,
+)
 from unbraid.prompts import ANY_SOURCE
 from unbraid.training.methods.by_example import ByExampleConfig
 from unbraid.training.methods.mixit import MixitConfig
@@ -31,6 +38,25 @@ Method: TypeAlias = Annotated[
     SupervisedConfig | ByExampleConfig | SlotsConfig | MixitConfig | RemixingConfig,
     Field(discriminator="kind"),
 ]
+
+
+def _kind_of_loss(data: Any) -> str | None:
+    """The kind of a loss, plain or built; that of a plain one need not be said."""
+    if isinstance(data, Mapping):
+        return kind_of(data, get_args(LossConfig))
+    return getattr(data, "kind", None)
+
+
+#: What is minimised; ``kind`` tells which.
+Loss: TypeAlias = Annotated[
+    Annotated[SnrLossConfig, Tag("snr")]
+    | Annotated[SiSnrLossConfig, Tag("si_snr")]
+    | Annotated[SpectralLossConfig, Tag("spectral")],
+    Discriminator(_kind_of_loss),
+]
+
+#: From seed and step comes a number of 64 bits.
+_HIGHEST_SEED = 2**32 - 1
 
 #: The licence of weights that nobody has said anything about.
 NOT_STATED = "not stated"
@@ -72,10 +98,7 @@ class DataConfig:
     max_unreadable: float = MAX_UNREADABLE
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.max_unreadable <= 1.0:
-            raise ConfigError(
-                f"data.max_unreadable is a share of the recordings, not {self.max_unreadable}."
-            )
+        check_number("data.max_unreadable", self.max_unreadable, least=0, most=1)
         if bool(self.pools) == bool(self.mixtures):
             raise ConfigError("data needs either pools or mixtures to train on.")
         if bool(self.pools) != bool(self.manifests):
@@ -123,13 +146,9 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         if not self.scenes and not self.mixtures:
             raise ConfigError("validation needs scenes or mixtures to measure on.")
-        for name in ("every_steps", "segments_per_mixture"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"validation.{name} must be at least 1, not {getattr(self, name)}."
-                )
-        if self.patience is not None and self.patience < 1:
-            raise ConfigError(f"validation.patience must be at least 1, not {self.patience}.")
+        for name in ("every_steps", "mixtures_per_scene", "segments_per_mixture", "patience"):
+            check_number(f"validation.{name}", getattr(self, name), least=1)
+        check_number("validation.segment_s", self.segment_s, above=0)
 
 
 @dataclass(frozen=True)
@@ -149,6 +168,13 @@ class TaggingConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     batch_size: int = 32
     max_steps: int = 10_000
+
+    def __post_init__(self) -> None:
+        check_weights("tagging.num_sounds", self.num_sounds)
+        for count in self.num_sounds:
+            check_number("a key of tagging.num_sounds", count, least=1)
+        for name in ("batch_size", "max_steps"):
+            check_number(f"tagging.{name}", getattr(self, name), least=1)
 
 
 @dataclass(frozen=True)
@@ -209,7 +235,7 @@ class TrainConfig:
     learns: tuple[str, ...] = ()
     recipe: MixRecipe = field(default_factory=MixRecipe)
     method: Method | None = None
-    loss: LossConfig = field(default_factory=SnrLossConfig)
+    loss: Loss = field(default_factory=SnrLossConfig)
     tagging: TaggingConfig | None = None
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -232,6 +258,20 @@ class TrainConfig:
     weights_dtype: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
+        for name in (
+            "batch_size",
+            "batches_per_step",
+            "max_steps",
+            "checkpoint_every_steps",
+            "num_nodes",
+            "num_threads",
+        ):
+            check_number(name, getattr(self, name), least=1)
+        check_number("num_workers", self.num_workers, least=0)
+        check_number("seed", self.seed, least=0, most=_HIGHEST_SEED)
+        if self.devices != "auto":
+            check_number("devices", self.devices, least=1)
+        find_architecture(self.model.architecture)
         if self.validation.scenes and not self.data.pools:
             raise ConfigError(
                 "validation.scenes are mixed from data.pools, and there are none; leave them empty "
@@ -249,13 +289,6 @@ class TrainConfig:
         if unknown and ANY_SOURCE not in self.model.prompts and self.model.tagger is None:
             names = ", ".join(sorted(unknown))
             raise ConfigError(f"data.pools names prompts that the model does not have: {names}.")
-        counts = ("batch_size", "batches_per_step", "max_steps", "checkpoint_every_steps")
-        for name in (*counts, "num_nodes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.devices != "auto" and self.devices < 1:
-            raise ConfigError(f"devices must be auto or at least 1, not {self.devices}.")
-
         if isinstance(self.method, SlotsConfig) and self.model.architecture != "audio_slots":
             raise ConfigError(
                 "method: slots is for model.architecture audio_slots, not "
@@ -271,6 +304,27 @@ class TrainConfig:
             return self.method
         return SupervisedConfig() if self.model.tagger is None else ByExampleConfig()
 
+    def check_share(self, num_devices: int) -> None:
+        """Insist that the method can learn from each device's share of a batch.
+
+        Args:
+            num_devices: How many share the batch equally.
+
+        Raises:
+            ConfigError: If a share has too few mixtures, or not an even number of them, to put
+                them together.
+        """
+        method, share = self.learning_method, self.batch_size // num_devices
+        if isinstance(method, MixitConfig) and share % 2:
+            each = f" for each of the {num_devices} devices" if num_devices > 1 else ""
+            raise ConfigError(
+                f"method: mixit adds up mixtures in pairs; batch_size must be even{each}, not "
+                f"{share}; for example {(share + 1) * num_devices} in all."
+            )
+        if isinstance(method, RemixingConfig) and method.batch_shuffle == "constrained":
+            count = method.num_sources or len(self.model.outputs)
+            check_batch_size(self.batch_size, count, num_devices=num_devices)
+
     def _check_unsupervised(self, method: MixitConfig | RemixingConfig) -> None:
         outputs = self.model.outputs
         if len(outputs) < 2 or set(outputs) != {ANY_SOURCE}:
@@ -279,19 +333,12 @@ class TrainConfig:
                 f"take an architecture with fixed outputs and name each of them {ANY_SOURCE!r} in "
                 "model.outputs."
             )
-        if isinstance(method, MixitConfig) and self.batch_size % 2:
+        if isinstance(method, RemixingConfig) and (method.num_sources or 0) > len(outputs):
             raise ConfigError(
-                f"method: mixit adds up mixtures in pairs; batch_size must be even, not "
-                f"{self.batch_size}."
+                f"method.num_sources is {method.num_sources}, but the model gives {len(outputs)} "
+                "sources."
             )
-        if isinstance(method, RemixingConfig):
-            count = method.num_sources or len(outputs)
-            if count > len(outputs):
-                raise ConfigError(
-                    f"method.num_sources is {count}, but the model gives {len(outputs)} sources."
-                )
-            if method.batch_shuffle == "constrained":
-                check_batch_size(self.batch_size, count)
+        self.check_share(1)
         if method.supervised_weight:
             lengths = {len(scene.prompts) for scene in self.recipe.scenes}
             counts = lengths or set(self.recipe.num_sources)

@@ -36,9 +36,11 @@ def check_devices(config: TrainConfig) -> int:
         How many processes share every batch.
 
     Raises:
-        ConfigError: If a batch cannot be shared equally, the program that started the processes
-            started another number of them, or the strategy does not suit the run.
+        ConfigError: If there are no such devices, a batch cannot be shared equally, the method
+            cannot learn from a share, the program that started the processes started another
+            number of them, or the strategy does not suit the run.
     """
+    _check_accelerator(config)
     ranks = _num_ranks(config)
     _check_launcher(config, ranks)
     sizes = {"batch_size": config.batch_size}
@@ -50,9 +52,26 @@ def check_devices(config: TrainConfig) -> int:
                 f"{name} is the batch of all {ranks} devices together and must be a multiple of "
                 f"{ranks}, not {size}; for example {ranks * max(1, round(size / ranks))}."
             )
+    config.check_share(ranks)
     if config.strategy == "fsdp":
         _check_fsdp(config)
     return ranks
+
+
+def _check_accelerator(config: TrainConfig) -> None:
+    present = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(config.accelerator, True):
+        others = [name for name, is_there in present.items() if is_there]
+        raise ConfigError(
+            f"accelerator: {config.accelerator} asks for what this machine does not have; take "
+            f"{' or '.join(['auto', 'cpu', *others])}."
+        )
+    is_on_gpu = config.accelerator in ("auto", "gpu") and present["gpu"]
+    if is_on_gpu and devices_per_node(config) > torch.cuda.device_count():
+        raise ConfigError(
+            f"devices: {config.devices} asks for more GPUs than the "
+            f"{torch.cuda.device_count()} of this machine."
+        )
 
 
 def _check_launcher(config: TrainConfig, ranks: int) -> None:

@@ -28,19 +28,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from unbraid.data.dynamic import MixtureBatch
-from unbraid.errors import Cancelled, TrainingError, in_brief
+from unbraid.errors import Cancelled, TrainingError, counted, in_brief
 from unbraid.training.config import TrainConfig
 from unbraid.training.devices import check_devices
 from unbraid.training.lightning import MixtureData
+from unbraid.training.logs import ToldSteps
 from unbraid.training.recipe_files import find_recipe, load_recipe
 from unbraid.training.run import (
     Material,
@@ -52,11 +55,13 @@ from unbraid.training.run import (
     network_stage,
     new_model,
     open_material,
+    quiet_lightning,
     run_dir_of,
     tagger_stage,
-    without_advice,
 )
+from unbraid.training.safeguards import named_failures
 from unbraid.training.schedule import OptimiserConfig
+from unbraid.types import Step, StepCallback
 
 #: Steps on one batch, and the share of them whose mean loss is compared with the first.
 _NUM_STEPS = 20
@@ -135,7 +140,10 @@ class StageTrial:
 
 
 def dry_run(
-    recipe: str | Path, overrides: Sequence[str], out_dir: Path | None
+    recipe: str | Path,
+    overrides: Sequence[str],
+    out_dir: Path | None,
+    on_step: StepCallback = lambda step: None,
 ) -> tuple[StageTrial, ...]:
     """Try every stage of a run out; nothing is left in its folder.
 
@@ -143,6 +151,7 @@ def dry_run(
         recipe: The name of a recipe that ships, or the path of a YAML file.
         overrides: ``key=value`` settings on top of it.
         out_dir: Where the run would keep its files; None for ``runs/NAME``.
+        on_step: Called with the check that is at work.
 
     Raises:
         ConfigError: If the config is wrong.
@@ -155,6 +164,7 @@ def dry_run(
     ranks = check_devices(config)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
+    on_step(Step("reading the recordings", 0, None, "files"))
     material = open_material(config, base, new_model(config).network.num_channels)
     alone = _on_one_device(config, ranks)
     room = _Room(run_dir_of(config, out_dir))
@@ -163,7 +173,19 @@ def dry_run(
     }
     if alone.model.tagger is not None:
         stages = {"tagger": lambda config: _new_tagger_stage(config, material), **stages}
-    return tuple(_Trial(name, alone, build, room).run() for name, build in stages.items())
+    tell = {name: _under(name, on_step) if len(stages) > 1 else on_step for name in stages}
+    try:
+        return tuple(
+            _Trial(name, alone, build, room, tell[name]).run() for name, build in stages.items()
+        )
+    except Cancelled as error:
+        # Nothing of the run is saved, whatever its safeguard says of it.
+        raise type(error)("stopped; a dry run keeps nothing.") from error
+
+
+def _under(stage: str, on_step: StepCallback) -> StepCallback:
+    """Steps that say which stage they belong to."""
+    return lambda step: on_step(dataclasses.replace(step, name=f"{stage}: {step.name}"))
 
 
 def _on_one_device(config: TrainConfig, ranks: int) -> TrainConfig:
@@ -215,9 +237,15 @@ class _Trial:
     """Tries one stage out."""
 
     def __init__(
-        self, name: str, config: TrainConfig, new_stage: Callable[[TrainConfig], Stage], room: _Room
+        self,
+        name: str,
+        config: TrainConfig,
+        new_stage: Callable[[TrainConfig], Stage],
+        room: _Room,
+        on_step: StepCallback,
     ) -> None:
         self._name = name
+        self._on_step = on_step
         self._config = config
         self._new_stage = new_stage
         self._room = room
@@ -231,7 +259,14 @@ class _Trial:
     def _note(self, name: str, passed: bool, detail: str) -> None:
         self._checks.append(Check(name, passed, detail))
 
+    def _fit(
+        self, check: str, stage: Stage, folder: Path, observers: Sequence[Callback] = ()
+    ) -> None:
+        told = ToldSteps(check, self._on_step)
+        fit(stage, folder, [*observers, _OnlyNumbers(), told])
+
     def _try_in(self, folder: Path) -> Figures | None:
+        self._on_step(Step("mixing", 0, None, "mixtures"))
         stage = self._new_stage(self._config)
         assert isinstance(stage.data, MixtureData)
         batch, mixing_s = _largest_batch(stage.data)
@@ -240,8 +275,9 @@ class _Trial:
         watch = _Watch(pupil.module)
         same = dataclasses.replace(pupil, data=_SameBatch(batch, _NUM_STEPS), observers=())
         try:
-            fit(same, folder / "batch", [watch], is_shown=False)
+            self._fit("memory, loss and parameters", same, folder / "batch", [watch])
         except TrainingError as error:
+            self._note("memory", True, f"{watch.peak_in_words} up to there")
             self._note("loss", False, str(error))
             return None
         except (MemoryError, RuntimeError) as error:
@@ -250,7 +286,7 @@ class _Trial:
             size = len(batch.mixture)
             self._note("memory", False, f"{size} mixtures at a time do not fit; lower batch_size")
             return None
-        self._note("memory", True, f"{_bytes(watch.peak_bytes)} at most on {watch.device}")
+        self._note("memory", True, watch.peak_in_words)
         self._judge_losses(watch.losses)
         self._judge_parameters(watch)
         validation_s = self._validate_twice(stage, folder / "validation")
@@ -284,14 +320,21 @@ class _Trial:
         still = [name for name in learning if name not in watch.moved]
         unasked = [name for name in learning if name not in watch.asked]
         if not still and not unasked:
-            self._note("parameters", True, f"all {len(learning)} tensors get a gradient and move")
+            is_alone = len(learning) == 1
+            self._note(
+                "parameters",
+                True,
+                "the only tensor gets a gradient and moves"
+                if is_alone
+                else f"all {len(learning)} tensors get a gradient and move",
+            )
             return
         reasons = {
             "without a gradient": unasked,
             "that do not move": [name for name in still if name not in unasked],
         }
         found = "; ".join(
-            f"{len(names)} of {len(learning)} tensors {reason}: {in_brief(names)}"
+            f"{len(names)} of {counted(len(learning), 'tensor')} {reason}: {in_brief(names)}"
             for reason, names in reasons.items()
             if names
         )
@@ -301,9 +344,10 @@ class _Trial:
         """Check that figures are the same; gives the time of a whole validation."""
         figures = []
         begun_s = time.perf_counter()
-        for _ in range(2):
-            trainer = make_trainer(stage.config, folder, is_shown=False)
-            with without_advice():
+        for number in range(2):
+            self._on_step(Step("validation", number, 2, "steps"))
+            with quiet_lightning(), named_failures():
+                trainer = make_trainer(stage.config, folder)
                 trainer.validate(stage.module, datamodule=stage.data, verbose=False)
             figures.append({name: float(each) for name, each in trainer.callback_metrics.items()})
         took_s = (time.perf_counter() - begun_s) / 2
@@ -318,11 +362,14 @@ class _Trial:
 
     def _stop_and_go_on(self, folder: Path) -> None:
         whole, stopped = folder / "whole", folder / "stopped"
-        fit(self._few_steps(), whole, is_shown=False)
         try:
-            fit(self._few_steps(), stopped, [_Stop(_FIRST_STEPS)], is_shown=False)
-        except Cancelled:
-            fit(self._few_steps(), stopped, is_shown=False)
+            self._fit("resume", self._few_steps(), whole)
+            with suppress(_Stopped):
+                self._fit("resume", self._few_steps(), stopped, [_Stop(_FIRST_STEPS)])
+            self._fit("resume", self._few_steps(), stopped)
+        except TrainingError as error:
+            self._note("resume", False, str(error))
+            return
         expected, found = learnt(whole)[0], learnt(stopped)[0]
         furthest = max(
             (
@@ -360,6 +407,17 @@ class _SameBatch(pl.LightningDataModule):
         return batch.to(device)
 
 
+class _OnlyNumbers(Callback):
+    """Stops before the safeguard of a run would keep a batch, in a folder that is deleted soon."""
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
+        if not bool(torch.isfinite(loss.detach())):
+            step = trainer.global_step + 1
+            raise TrainingError(f"the loss of step {step} is {float(loss.detach())}")
+
+
 class _Watch(Callback):
     """Sees how a module learns: losses, times, memory, and which parameters take part."""
 
@@ -378,6 +436,10 @@ class _Watch(Callback):
         self.device = "cpu"
         self._begun_s = 0.0
 
+    @property
+    def peak_in_words(self) -> str:
+        return f"{_bytes(self.peak_bytes)} at most on {self.device}"
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.device = _name_of(pl_module.device)
         if pl_module.device.type == "cuda":
@@ -391,6 +453,11 @@ class _Watch(Callback):
         batch_idx: int,
     ) -> None:
         self._begun_s = time.perf_counter()
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
+        self.peak_bytes = _peak_bytes(pl_module.device)
 
     def on_before_optimizer_step(
         self,
@@ -421,6 +488,10 @@ class _Watch(Callback):
                 self.moved.add(name)
 
 
+class _Stopped(Cancelled):
+    """Not asked for by the user."""
+
+
 class _Stop(Callback):
     """Stops a run after a step, as Ctrl-C does."""
 
@@ -436,7 +507,7 @@ class _Stop(Callback):
         batch_idx: int,
     ) -> None:
         if trainer.global_step == self._step:
-            raise Cancelled("stopped to go on.")
+            raise _Stopped("stopped to go on.")
 
 
 def _short(config: TrainConfig, num_steps: int, rise: int) -> TrainConfig:
@@ -470,9 +541,8 @@ def _largest_batch(data: MixtureData) -> tuple[MixtureBatch, float]:
         return data.source.plans(number)[0].num_asked
 
     number = max(range(_NUM_BATCHES), key=num_asked)
-    data.source.batch(
-        number
-    )  # the second time its recordings are in memory, as in a run after a while
+    # The second time its recordings are in memory, as in a run after a while.
+    data.source.batch(number)
     begun_s = time.perf_counter()
     batch = data.source.batch(number)
     return batch, time.perf_counter() - begun_s

@@ -1,7 +1,9 @@
-"""Where the figures, the sounds and the pictures of a run go."""
+"""Where the figures, the sounds and the pictures of a run go, and how far it is."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from unbraid.data.dynamic import MixtureBatch
 from unbraid.dsp.log_spectrogram import CEILING_DB, FLOOR_DB, log_spectrogram_db
 from unbraid.errors import MissingExtra
 from unbraid.training.config import TrainConfig
-from unbraid.types import Waveform
+from unbraid.types import Step, StepCallback, Waveform
 
 #: The project under which Weights & Biases shows all runs.
 _PROJECT = "unbraid"
@@ -49,11 +51,63 @@ def _logger(name: str, config: TrainConfig, run_dir: Path) -> Logger:
         ) from error
 
 
+#: How the names of figures begin that are measured while learning.
+_LEARNT = "train/"
+
+_SECONDS_BETWEEN = 0.5
+
 #: How much of a mixture is kept to hear; TensorBoard keeps sounds uncompressed.
 _LONGEST_S = 4.0
 _MOST_COLUMNS = 160
 _ROWS_PER_PANEL = 90
 _PEAK = 0.9
+
+
+class ToldSteps(Callback):
+    """Tells how many steps of a run are done, and its loss, now and then.
+
+    Args:
+        name: What the run does.
+        on_step: Whom to tell.
+    """
+
+    def __init__(self, name: str, on_step: StepCallback) -> None:
+        self._name = name
+        self._on_step = on_step
+        self._told_s = -math.inf
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell where the run begins, or goes on."""
+        self._tell(trainer, "")
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: MixtureBatch,
+        batch_idx: int,
+    ) -> None:
+        """Tell the step, but not so often that it would cost time: a GPU waits for its loss."""
+        is_last = trainer.global_step == trainer.max_steps
+        if is_last or time.monotonic() - self._told_s >= _SECONDS_BETWEEN:
+            losses = [
+                f"{name.removeprefix(_LEARNT)} {float(value):.4g}"
+                for name, value in trainer.callback_metrics.items()
+                if name.startswith(_LEARNT)
+            ]
+            self._tell(trainer, ", ".join(losses))
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say why the steps stand still."""
+        if trainer.state.fn == "fit":
+            self._tell(trainer, "validating")
+
+    def _tell(self, trainer: pl.Trainer, detail: str) -> None:
+        if trainer.is_global_zero:
+            self._told_s = time.monotonic()
+            step = trainer.global_step
+            self._on_step(Step(self._name, step, trainer.max_steps, "steps", detail))
 
 
 class Exhibit(Callback):

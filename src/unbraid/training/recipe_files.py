@@ -18,7 +18,16 @@ from typing import Any
 import torch
 import yaml
 
-from unbraid.config import check_keys, dump, load_mapping, merge, nearest, parse
+from unbraid.config import (
+    check_keys,
+    dump,
+    kind_of,
+    kinds_of_group,
+    load_mapping,
+    merge,
+    nearest,
+    parse,
+)
 from unbraid.data.corpora import corpora
 from unbraid.errors import ConfigError
 from unbraid.models.registry import find_architecture
@@ -101,7 +110,8 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
     file = find_recipe(recipe)
     path = file.path
     data = _with_network(_with_base(path, ()), path.name)
-    for override in overrides:
+    # A kind first: it takes the settings of another one away, but none that are set here.
+    for override in sorted(overrides, key=lambda each: not _is_kind(each)):
         key, separator, value = override.partition("=")
         if not separator:
             raise ConfigError(f"--set {override}: write it as key=value, for example max_steps=10.")
@@ -109,7 +119,10 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
             plain = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {override}: the value is no YAML.") from error
-        _set(data, key.strip().split("."), plain)
+        keys = key.strip().split(".")
+        if _is_kind(override):
+            _clear_other_kind(data, keys[:-1], plain)
+        _set(data, keys, plain)
     config = parse(TrainConfig, _with_network(data, path.name), where=path.name)
     root = (file.base_dir / Path(config.data.root).expanduser()).resolve()
     return replace(config, data=replace(config.data, root=str(root)))
@@ -179,6 +192,20 @@ def _with_network(data: dict[str, Any], where: str) -> dict[str, Any]:
             f"{nearest(name, list(architecture.presets))}"
         )
     return {**data, "model": {**model, "network": dump(architecture.presets[name])}}
+
+
+def _is_kind(override: str) -> bool:
+    return override.partition("=")[0].strip().endswith(".kind")
+
+
+def _clear_other_kind(data: dict[str, Any], keys: Sequence[str], kind: object) -> None:
+    """Take away the settings of a group that is of another kind than the one wanted."""
+    kinds = kinds_of_group(TrainConfig, keys)
+    group: Any = data
+    for key in keys:
+        group = group.get(key) if isinstance(group, dict) else None
+    if len(kinds) > 1 and isinstance(group, dict) and kind_of(group, kinds) != kind:
+        group.clear()
 
 
 def _set(data: dict[str, Any], keys: Sequence[str], value: object) -> None:

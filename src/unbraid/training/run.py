@@ -45,16 +45,14 @@ from unbraid.models.waveform import WaveformModel, build_model
 from unbraid.prompts import ANY_SOURCE, STANDARD_PROMPTS
 from unbraid.training.config import NOT_STATED, TrainConfig
 from unbraid.training.recipe_files import find_recipe, load_recipe, write_config
+from unbraid.training.resuming import check_same_run
 from unbraid.training.schedule import best_steps
 from unbraid.training.starting import choose_learning, take_weights
+from unbraid.types import Step, StepCallback
 
 try:
     import lightning.pytorch as pl
-    from lightning.pytorch.callbacks import (
-        Callback,
-        EMAWeightAveraging,
-        TQDMProgressBar,
-    )
+    from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
     from unbraid.training.devices import (
         check_devices,
@@ -71,8 +69,16 @@ try:
         TaggingModule,
         validations_of,
     )
-    from unbraid.training.logs import Exhibit, loggers_of
-    from unbraid.training.safeguards import Safeguard, SaveLast, WholeFile, named_failures
+    from unbraid.training.logs import Exhibit, ToldSteps, loggers_of
+    from unbraid.training.safeguards import (
+        Safeguard,
+        SaveLast,
+        WholeFile,
+        named_failures,
+        read_checkpoint,
+        reason_of,
+        write_whole,
+    )
 except ModuleNotFoundError as error:
     raise MissingExtra(
         f"training needs the package {error.name}; install it with: pip install 'unbraid[train]'"
@@ -81,11 +87,18 @@ except ModuleNotFoundError as error:
 log = logging.getLogger(__name__)
 
 
-def train(recipe: str | Path, overrides: Sequence[str], out_dir: Path | None, resume: bool) -> Path:
+def train(
+    recipe: str | Path,
+    overrides: Sequence[str],
+    out_dir: Path | None,
+    resume: bool,
+    on_step: StepCallback = lambda step: None,
+) -> Path:
     """Train, and leave a bundle.
 
     A run that was stopped goes on from its last checkpoint, with the same mixtures and
-    the same losses as if it had not been stopped.
+    the same losses as if it had not been stopped. Settings that it learns by may be others then,
+    as far as a checkpoint allows; a warning in the log names them.
 
     Changes settings of the whole process: the seed and the threads of PyTorch, and how the C
     library keeps memory (``heap.keep_heap``).
@@ -95,13 +108,15 @@ def train(recipe: str | Path, overrides: Sequence[str], out_dir: Path | None, re
         overrides: ``key=value`` settings on top of it.
         out_dir: The run's folder; None for ``runs/NAME``.
         resume: Go on where the folder's last run stopped; otherwise the folder must be new.
+        on_step: Called with what is being done, and now and then with the steps and the loss.
 
     Returns:
         The bundle's folder.
 
     Raises:
         ConfigError: If the config is wrong, or the folder holds another run.
-        CheckpointError: If there is no model to start from.
+        CheckpointError: If there is no model to start from, or the checkpoint in the folder
+            cannot be read.
         DataError: If recordings are missing.
         TrainingError: If the run cannot go on; the message says what to do.
         Cancelled: If it was asked to stop; it is saved.
@@ -109,29 +124,49 @@ def train(recipe: str | Path, overrides: Sequence[str], out_dir: Path | None, re
     config = load_recipe(recipe, overrides)
     base = find_recipe(recipe).base_dir
     run_dir = run_dir_of(config, out_dir)
-    stages = (run_dir, run_dir / TAGGER_DIR)
-    if not resume and any(last_checkpoint(stage).exists() for stage in stages):
-        raise ConfigError(f"{run_dir}: holds a run already; choose another --out, or --resume it.")
     check_devices(config)
     if config.start and config.licence == NOT_STATED:
         licence = read_card(resolve_model(config.start)).licence
         config = dataclasses.replace(config, licence=licence)
-    if is_first_rank():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.yaml").write_text(write_config(config), encoding="utf-8")
+    _check_folder(run_dir, config, resume)
     keep_heap()
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
 
     model = new_model(config)
+    on_step(Step("reading the recordings", 0, None, "files"))
     material = open_material(config, base, model.network.num_channels)
+    if is_first_rank():
+        _write_config(config, run_dir)
     with _saying_how_to_go_on(command_of(recipe, overrides, out_dir)):
         if model.tagger is not None:
             stage = tagger_stage(model.tagger, config, material)
-            fit(stage, run_dir / TAGGER_DIR)
+            fit(stage, run_dir / TAGGER_DIR, [ToldSteps("training the tagger", on_step)])
             _take_tagger(model.tagger, stage, run_dir / TAGGER_DIR)
-        fit(network_stage(model, config, material), run_dir)
+        told = ToldSteps("training", on_step)
+        fit(network_stage(model, config, material), run_dir, [told])
     return export(run_dir) if is_first_rank() else run_dir / BUNDLE_DIR
+
+
+def _check_folder(run_dir: Path, config: TrainConfig, resume: bool) -> None:
+    """Insist that a run can begin in a folder, or go on there."""
+    stages = (run_dir, run_dir / TAGGER_DIR)
+    if not any(last_checkpoint(stage).exists() for stage in stages):
+        return
+    if not resume:
+        raise ConfigError(f"{run_dir}: holds a run already; choose another --out, or --resume it.")
+    check_same_run(config, run_dir / CONFIG_FILE)
+
+
+def _write_config(config: TrainConfig, run_dir: Path) -> None:
+    path = run_dir / CONFIG_FILE
+    try:
+        # Whole, since the processes of other devices may be reading the one before.
+        write_whole(path, memoryview(write_config(config).encode()))
+    except OSError as error:
+        raise TrainingError(
+            f"{path}: cannot be written ({reason_of(error)}); choose another --out."
+        ) from error
 
 
 def run_dir_of(config: TrainConfig, out_dir: Path | None) -> Path:
@@ -186,6 +221,9 @@ def _saying_how_to_go_on(command: str) -> Iterator[None]:
     except (Cancelled, TrainingError) as error:
         raise type(error)(f"{error} To go on where the run was saved last: {command}") from error
 
+
+#: Of a run's folder, where its settings lie.
+CONFIG_FILE = "config.yaml"
 
 #: Of a run's folder, where the model lies that comes out.
 BUNDLE_DIR = "bundle"
@@ -406,24 +444,21 @@ def network_stage(model: WaveformModel, config: TrainConfig, material: Material)
     return Stage(module, data, config, (exhibit,))
 
 
-def fit(
-    stage: Stage, run_dir: Path, observers: Sequence[Callback] = (), *, is_shown: bool = True
-) -> None:
+def fit(stage: Stage, run_dir: Path, observers: Sequence[Callback] = ()) -> None:
     """Train a stage to its end; goes on where it was saved last.
 
     Args:
         stage: What to train.
         run_dir: Where it is kept.
         observers: Who looks on beside those of the stage.
-        is_shown: Whether a bar shows how far it is.
 
     Raises:
         TrainingError: If it cannot go on.
         Cancelled: If it was asked to stop.
     """
     last = last_checkpoint(run_dir)
-    trainer = make_trainer(stage.config, run_dir, (*stage.observers, *observers), is_shown=is_shown)
-    with without_advice(), named_failures():
+    with quiet_lightning(), named_failures():
+        trainer = make_trainer(stage.config, run_dir, (*stage.observers, *observers))
         trainer.fit(
             stage.module,
             datamodule=stage.data,
@@ -433,16 +468,26 @@ def fit(
 
 
 @contextmanager
-def without_advice() -> Iterator[None]:
-    """Silence what Lightning advises against and we do by choice."""
+def quiet_lightning() -> Iterator[None]:
+    """Silence what Lightning says of itself, and advises against what we do by choice."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
+        # Its own use of an old name in PyTorch.
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         # Mixtures are made between steps.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # What is learned by heart in a dry run is not validated.
         warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
         # The tagger of a model is to stay in evaluation mode.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-        yield
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def learnt(run_dir: Path, average_best: int | None = None) -> tuple[dict[str, torch.Tensor], int]:
@@ -454,10 +499,9 @@ def learnt(run_dir: Path, average_best: int | None = None) -> tuple[dict[str, to
             of the last checkpoint.
 
     Raises:
-        CheckpointError: If some of the best weights are missing.
+        CheckpointError: If the checkpoint cannot be read, or some of the best weights are missing.
     """
-    # Our own file.
-    checkpoint = torch.load(last_checkpoint(run_dir), map_location="cpu", weights_only=False)
+    checkpoint = read_checkpoint(last_checkpoint(run_dir), "cpu")
     steps = best_steps(validations_of(checkpoint), average_best or 0)
     if steps:
         weights = mean_weights(best_weights(run_dir), steps)
@@ -471,11 +515,7 @@ def learnt(run_dir: Path, average_best: int | None = None) -> tuple[dict[str, to
 
 
 def make_trainer(
-    config: TrainConfig,
-    run_dir: Path,
-    observers: Sequence[Callback] = (),
-    *,
-    is_shown: bool = True,
+    config: TrainConfig, run_dir: Path, observers: Sequence[Callback] = ()
 ) -> pl.Trainer:
     """The loop of a run: precision, clipping, averaging, logs and checkpoints.
 
@@ -483,15 +523,12 @@ def make_trainer(
         config: The run.
         run_dir: Its folder.
         observers: Called after all else that belongs to a step, the checkpoint excepted.
-        is_shown: Whether a bar shows how far it is.
     """
     callbacks: list[Callback] = [
         SaveLast(
             last_checkpoint(run_dir), config.checkpoint_every_steps, config.validation.every_steps
         ),
     ]
-    if is_shown:
-        callbacks.append(TQDMProgressBar(refresh_rate=20))
     if config.optimiser.average_best is not None:
         callbacks.append(KeepBest(best_weights(run_dir), config.optimiser.average_best))
     if config.optimiser.average_decay is not None:
@@ -521,7 +558,7 @@ def make_trainer(
         callbacks=callbacks,
         logger=loggers_of(config, run_dir),
         enable_model_summary=False,
-        enable_progress_bar=is_shown,
+        enable_progress_bar=False,
     )
 
 
@@ -540,7 +577,7 @@ def export(run_dir: Path) -> Path:
         ConfigError: If the folder holds no run.
         CheckpointError: If the checkpoint does not fit the run's config.
     """
-    config = load_recipe(run_dir / "config.yaml")
+    config = load_recipe(run_dir / CONFIG_FILE)
     last = last_checkpoint(run_dir)
     if not last.is_file():
         raise ConfigError(f"{run_dir}: holds no checkpoint yet; let the run reach its first one.")
@@ -551,7 +588,7 @@ def export(run_dir: Path) -> Path:
     except RuntimeError as error:
         problem = " ".join(str(error).split())
         raise CheckpointError(
-            f"{last}: does not fit {run_dir / 'config.yaml'} ({problem})."
+            f"{last}: does not fit {run_dir / CONFIG_FILE} ({problem})."
         ) from error
     card = Card(
         name=config.name,

@@ -37,7 +37,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from torch import Tensor
 
 from unbraid.data.dynamic import MixtureBatch
-from unbraid.errors import Cancelled, Terminated, TrainingError, in_brief
+from unbraid.errors import Cancelled, CheckpointError, Terminated, TrainingError, in_brief
 from unbraid.training.lightning import MixtureData, TrainingModule, number_of_batch
 
 #: Of a run's folder, where a batch is kept whose loss is no number.
@@ -74,7 +74,7 @@ class Safeguard(Callback):
             raise KeyboardInterrupt
         self._asked = number
         print(
-            "ending this step, then saving; Ctrl-C once more leaves at once.",
+            "ending this step; Ctrl-C once more leaves at once.",
             file=sys.stderr,
             flush=True,
         )
@@ -132,7 +132,7 @@ class Safeguard(Callback):
         try:
             write_whole(path, content.getbuffer())
         except OSError as error:
-            return f"its batch could not be kept ({_reason(error)})."
+            return f"its batch could not be kept ({reason_of(error)})."
         return f"its batch lies in {path}."
 
     def on_train_batch_end(
@@ -291,7 +291,7 @@ class SaveLast(Checkpoint):
         try:
             trainer.save_checkpoint(self._path, weights_only=False)
         except OSError as error:
-            problem = f"{self._path}: cannot be written ({_reason(error)})"
+            problem = f"{self._path}: cannot be written ({reason_of(error)})"
             # The others wait here, where a whole file would have led us, too.
             trainer.strategy.barrier()
         problem = trainer.strategy.broadcast(problem)
@@ -322,12 +322,40 @@ class WholeFile(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint of our own."""
-        return torch.load(path, map_location=map_location, weights_only=bool(weights_only))
+        """Read a checkpoint of our own.
+
+        Raises:
+            CheckpointError: If it cannot be read.
+        """
+        return read_checkpoint(Path(path), map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint."""
         Path(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path, map_location: Any | None = None) -> dict[str, Any]:
+    """Read a checkpoint of our own, with the state of its loops.
+
+    Args:
+        path: The file.
+        map_location: Where its tensors go, as for ``torch.load``.
+
+    Raises:
+        CheckpointError: If it cannot be read, or is none.
+    """
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=False)
+        if "state_dict" not in checkpoint or "global_step" not in checkpoint:
+            raise ValueError("it is not the state of a run")
+    except Exception as error:  # whatever a damaged file makes of the unpickler
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(
+            f"{path}: cannot be read ({problem}); put a copy in its place, or delete it to begin "
+            "the run again."
+        ) from error
+    found: dict[str, Any] = checkpoint
+    return found
 
 
 def write_whole(path: Path, content: memoryview) -> None:
@@ -350,7 +378,8 @@ def write_whole(path: Path, content: memoryview) -> None:
         raise
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Why a file could not be written, for a message."""
     if error.errno == errno.ENOSPC:
         return "the disk is full"
     return error.strerror or " ".join(str(error).split())

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from unbraid.errors import ConfigError
+from unbraid.config import check_number
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,9 @@ class StepDecayConfig:
     factor: float
 
     def __post_init__(self) -> None:
-        if self.every_steps < 1 or not 0.0 < self.factor <= 1.0:
-            raise ConfigError(
-                "step_decay needs every_steps of at least 1 and a factor above 0 and up to 1, not "
-                f"{self.every_steps} and {self.factor:g}."
-            )
+        check_number("step_decay.from_step", self.from_step, least=0)
+        check_number("step_decay.every_steps", self.every_steps, least=1)
+        check_number("step_decay.factor", self.factor, above=0, most=1)
 
 
 @dataclass(frozen=True)
@@ -65,11 +63,9 @@ class PlateauConfig:
     from_step: int = 0
 
     def __post_init__(self) -> None:
-        if self.patience < 0 or not 0.0 < self.factor < 1.0:
-            raise ConfigError(
-                "plateau needs a patience of at least 0 and a factor between 0 and 1, not "
-                f"{self.patience} and {self.factor:g}."
-            )
+        check_number("plateau.patience", self.patience, least=0)
+        check_number("plateau.factor", self.factor, above=0, below=1)
+        check_number("plateau.from_step", self.from_step, least=0)
 
 
 @dataclass(frozen=True)
@@ -106,8 +102,12 @@ class OptimiserConfig:
     average_best: int | None = None
 
     def __post_init__(self) -> None:
-        if self.average_best is not None and self.average_best < 1:
-            raise ConfigError(f"average_best must be at least 1, not {self.average_best}.")
+        for name in ("learning_rate", "weight_decay", "warmup_steps", "decay_steps"):
+            check_number(f"optimiser.{name}", getattr(self, name), least=0)
+        check_number("optimiser.eps", self.eps, above=0)
+        check_number("optimiser.max_grad_norm", self.max_grad_norm, above=0)
+        check_number("optimiser.average_decay", self.average_decay, least=0, below=1)
+        check_number("optimiser.average_best", self.average_best, least=1)
 
 
 def learning_rate(

@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid.config import check_number
 from unbraid.dsp.levels import scale_of
 from unbraid.errors import ConfigError
 from unbraid.mixing.remix import consistent
@@ -54,8 +55,8 @@ class MixitConfig:
     supervised_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.sparsity_weight < 0 or self.supervised_weight < 0:
-            raise ConfigError("sparsity_weight and supervised_weight may not be negative.")
+        for name in ("sparsity_weight", "supervised_weight"):
+            check_number(f"method.{name}", getattr(self, name), least=0)
 
 
 def mixture_invariant_loss(

@@ -34,6 +34,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from unbraid.config import check_number
 from unbraid.dsp.levels import scale_of
 from unbraid.errors import ConfigError
 from unbraid.mixing.remix import (
@@ -75,10 +76,8 @@ class TeacherConfig:
     steps_per_epoch: int = 1000
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.decay <= 1.0:
-            raise ConfigError(f"the teacher's decay lies between 0 and 1, not {self.decay}.")
-        if self.steps_per_epoch < 1:
-            raise ConfigError(f"steps_per_epoch must be at least 1, not {self.steps_per_epoch}.")
+        check_number("teacher.decay", self.decay, least=0, most=1)
+        check_number("teacher.steps_per_epoch", self.steps_per_epoch, least=1)
 
     def decay_at(self, step: int) -> float:
         """What of the teacher is left behind step ``step``, counted from 1; 1 for all of it."""
@@ -121,14 +120,13 @@ class RemixingConfig:
     supervised_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        weights = (self.remixit_weight, self.self_remixing_weight, self.supervised_weight)
-        if min(weights) < 0 or not any(weights[:2]):
+        for name in ("remixit_weight", "self_remixing_weight", "supervised_weight"):
+            check_number(f"method.{name}", getattr(self, name), least=0)
+        if not self.remixit_weight and not self.self_remixing_weight:
             raise ConfigError(
-                "remixit_weight, self_remixing_weight and supervised_weight may not be negative, "
-                "and the first two not both be 0."
+                "method.remixit_weight and method.self_remixing_weight may not both be 0."
             )
-        if self.num_sources is not None and self.num_sources < 2:
-            raise ConfigError(f"num_sources must be 2 or more to remix, not {self.num_sources}.")
+        check_number("method.num_sources", self.num_sources, least=2)
 
 
 class Teacher(nn.Module):
