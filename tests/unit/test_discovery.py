@@ -142,15 +142,22 @@ def test_a_trial_measures_stems_against_the_mixture() -> None:
 # ------------------------------------------------------------------ stretches
 
 
-def pick(levels: list[float], scores: list[float], *, rest: int = 0) -> list[int]:
+def buzz(level: float, num_samples: int) -> torch.Tensor:
+    """As loud as its level, and without a constant part."""
+    return level * (-1.0) ** torch.arange(num_samples)[None]
+
+
+def pick(
+    levels: list[float], scores: list[float], *, rest: int = 0, constant: float = 0.0
+) -> list[int]:
     """Which stretches of two windows of ten samples are kept, of one prompt."""
     picker = StretchPicker(1, 2, lambda number: 10 * number)
     for level, score in zip(levels, scores, strict=True):
-        block = torch.full((1, 20), level)
+        block = buzz(level, 20) + constant
         presence = torch.full((1, 2), score)
         picker.add(SeparatedBlock(block, block[None], presence))
     if rest:
-        block = torch.ones(1, rest)
+        block = buzz(1.0, rest)
         picker.add(SeparatedBlock(block, block[None], torch.ones(1, 1)))
     return [stretch.number for stretch in picker.finish()]
 
@@ -174,9 +181,16 @@ def test_silence_is_not_heard_and_a_short_rest_neither() -> None:
     assert pick([1.0], [0.5], rest=5) == [0, 1]
 
 
+def test_what_is_below_80_db_is_silence_wherever_zero_lies() -> None:
+    levels, scores = [0.99e-4, 1.01e-4], [0.5, 0.5]
+    assert pick(levels, scores) == [1]
+    assert pick(levels, scores, constant=0.5) == [1]
+    assert pick([0.0], [0.5], rest=1) == [], "a single sample does not move"
+
+
 def test_scores_may_lag_behind_samples() -> None:
     picker = StretchPicker(1, 2, lambda number: 10 * number)
-    ones = torch.ones(1, 30)
+    ones = buzz(1.0, 30)
     picker.add(SeparatedBlock(ones, ones[None], torch.zeros(1, 1)))
     assert picker._number == 0
     picker.add(SeparatedBlock(ones[:, :10], ones[None, :, :10], torch.tensor([[0.6, 0.2, 0.2]])))

@@ -48,6 +48,9 @@ _ANOTHER = 0.55
 _PART = 0.5
 _ADDED = 0.6
 
+#: What is nowhere louder than this holds no sound that could be told from noise.
+SILENT_DBFS = -80.0
+
 _LOWEST_DB, _HIGHEST_DB = -40.0, 10.0
 _LEAST_LEFT_DB = -30.0
 _SUREST = 0.99
@@ -253,7 +256,8 @@ class StretchPicker:
     """Keeps the stretches of a stream in which each prompt seems to be there most.
 
     Memory does not grow with the stream. A recording of a few stretches is kept whole. Silent
-    stretches are never kept.
+    stretches are never kept: those of which no window is above ``SILENT_DBFS``, its constant part
+    left out.
 
     Args:
         num_prompts: How many prompts the stream is asked for.
@@ -302,12 +306,17 @@ class StretchPicker:
         assert self._mixture is not None, "there are samples"
         samples, self._mixture = self._mixture[:, :length].clone(), self._mixture[:, length:]
         scores, self._scores = self._scores[:, : self._windows], self._scores[:, self._windows :]
-        if bool(samples.any()):
+        if not self._is_silent(samples):
             found = tuple(recording_score(timeline) for timeline in scores)
             self._kept.append(Stretch(self._number, samples, found))
         self._number += 1
         if len(self._kept) > self.most:
             self._kept.remove(self._least_wanted())
+
+    def _is_silent(self, samples: Float[Tensor, "channel time"]) -> bool:
+        windows = samples.double().split(max(1, self._length // self._windows), dim=1)
+        powers = [window.var(dim=1, correction=0).mean() for window in windows]
+        return bool(power_db(torch.stack(powers)).max() < SILENT_DBFS)
 
     def _least_wanted(self) -> Stretch:
         """One that is neither among the two best of any prompt nor the loudest."""
