@@ -24,8 +24,15 @@ ALL = ("speech", "sfx", "sfx-mix", "vocals", "drums", "bass", "other", "music-mi
 ZEROS = (0.0, 0.0, 0.0)
 
 
-def answers(scores: Mapping[str, float], asked: list[tuple[str, ...]] | None = None) -> Callable:
-    """A model whose stems have these scores; of two equal prompts the second has ``NAME 2``."""
+def answers(
+    scores: Mapping[str, float],
+    asked: list[tuple[str, ...]] | None = None,
+    left_db: Mapping[str, float] | None = None,
+) -> Callable:
+    """A model whose stems have these scores; of two equal prompts the second has ``NAME 2``.
+
+    By itself, a prompt leaves ``left_db``.
+    """
 
     def attempt(prompts: tuple[str, ...]) -> Trial:
         if asked is not None:
@@ -34,7 +41,8 @@ def answers(scores: Mapping[str, float], asked: list[tuple[str, ...]] | None = N
         for place, name in enumerate(prompts):
             again = name in prompts[:place]
             seen.append(scores.get(f"{name} 2" if again else name, 0.1))
-        return Trial(tuple(seen), tuple(-10.0 for _ in prompts), -20.0)
+        left = (left_db or {}).get(prompts[0], -3.0) if len(prompts) == 1 else -20.0
+        return Trial(tuple(seen), tuple(-10.0 for _ in prompts), left)
 
     return attempt
 
@@ -105,6 +113,22 @@ def test_music_alone_is_asked_for_in_its_parts_if_it_has_several() -> None:
     assert prompts(music_mix=0.9, drums=0.8, bass=0.7) == ("drums", "bass")
     assert prompts(music_mix=0.9, drums=0.8) == ("music-mix",)
     assert prompts(music_mix=0.9, drums=0.8, bass=0.7, speech=0.9) == ("speech", "music-mix")
+
+
+@pytest.mark.parametrize(
+    ("left_db", "drums", "is_song"),
+    [(-5.0, 0.1, True), (-9.0, 0.1, False), (-9.0, 0.7, True), (-26.0, 0.7, False)],
+    ids=["two sounds", "a cello", "drums hide a flute", "nothing but drums"],
+)
+def test_music_is_not_taken_apart_where_one_part_explains_it(
+    left_db: float, drums: float, is_song: bool
+) -> None:
+    scores = {"music-mix": 0.9, "vocals": 0.8, "other": 0.7, "drums": drums}
+    heard = hear(answers(scores, left_db={"other": left_db}), ALL, WEIGHTS, 0.5)
+    assert heard.is_song is is_song
+    assert heard.prompts[0] == ("vocals" if is_song else "music-mix")
+    other = Heard({}, {"music-mix": 1}, {"bass": 0.9})
+    assert joined([other, heard, other]).is_song is is_song
 
 
 def test_a_recording_holds_what_one_of_its_stretches_holds() -> None:
