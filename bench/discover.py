@@ -3,8 +3,9 @@
 Mixtures of 5 s of sixteen kinds, from one voice to two voices with music. What is in them is said
 in wholes: an effect and an ambience are ``sfx-mix``, the parts of a song are ``music-mix``, voices
 are counted. Measured are the names (are they exactly those?), the number of sources, and precision
-and recall of the names; the number of voices, where there are any; and the parts of a song, where
-there is nothing else. Beside it stand two simpler ways: to believe the presence scores of
+and recall of the names; the number of voices, where there are any; and, of music by itself, what
+is printed: ``music-mix``, or its parts, which are scored as such. For that there are instruments by
+themselves, too. Beside it stand two simpler ways: to believe the presence scores of
 ``speech,sfx-mix,music-mix``, and to leave out the least present prompt until none is below 0.5.
 
 ``--calibrate`` fits the weights on mixtures of the training split and prints them, to be put into
@@ -18,6 +19,7 @@ instead, whose sounds come and go, from file to files; also whether the times ar
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import random
 import tempfile
@@ -45,7 +47,7 @@ from unbraid.folders import user_cache_dir
 from unbraid.mixing.recipe import Planner
 from unbraid.mixing.render import render
 from unbraid.models.waveform import DiscoveryWeights
-from unbraid.separation.discovery import PARTS, WHOLES, Attempt, Heard, describe, hear
+from unbraid.separation.discovery import PARTS, WHOLES, Attempt, describe, hear
 from unbraid.separation.presence import WINDOW_S
 from unbraid.training.recipe_files import load_recipe
 from unbraid.types import Waveform
@@ -68,6 +70,9 @@ SCENES = (
     ("speech", "speech", "sfx-mix"),
     ("speech", "speech", "music-mix"),
 )
+#: An instrument by itself, of which there are more: it is easily taken for several.
+SOLO = ("other",)
+_SOLOS = 3
 #: Scenes of the recordings of 30 s.
 LONG_SCENES = (
     ("speech", "sfx-mix"),
@@ -103,11 +108,16 @@ def whole_of(prompt: str) -> str:
 
 
 def mixtures(
-    manifest: Path, sample_rate: int, split: str, half: int | None, per_scene: int
+    manifest: Path,
+    sample_rate: int,
+    split: str,
+    half: int | None,
+    per_scene: int,
+    scenes: Sequence[tuple[str, ...]] = SCENES,
 ) -> Iterator[Mixture]:
     planner, store = open_split(manifest, sample_rate, split, half, CROP_S)
     for number in range(per_scene):
-        for scene in SCENES:
+        for scene in scenes:
             where = -1 if half is None else half
             rng = random.Random(f"discover/{split}/{where}/{'+'.join(scene)}/{number}")
             references = draw(planner, store, scene, rng)
@@ -252,6 +262,7 @@ def measure(separator: Separator, found: Iterator[Mixture], rate: int, threshold
     by_scene: dict[tuple[str, ...], Tally] = defaultdict(Tally)
     voices: Counter[tuple[int, int]] = Counter()
     parts = Tally()
+    printed: dict[str, Counter[str]] = defaultdict(Counter)
     model = separator.model
     for mixture in found:
         attempt = attempt_on(separator, mixture.references.sum(dim=0, keepdim=True), rate)
@@ -262,8 +273,10 @@ def measure(separator: Separator, found: Iterator[Mixture], rate: int, threshold
         ways["elimination"].add(mixture.truth, by_elimination(attempt))
         if "speech" in mixture.truth:
             voices[mixture.truth["speech"], heard.counts.get("speech", 0)] += 1
-        if set(mixture.scene) <= set(PARTS):
-            parts.add(Counter(mixture.scene), Counter(parts_of(heard)))
+        if set(mixture.truth) == {"music-mix"}:
+            printed[kind_of_music(mixture.scene)].update(answers_of(heard.prompts))
+            if set(mixture.scene) | set(heard.prompts) <= set(PARTS):
+                parts.add(Counter(mixture.scene), Counter(heard.prompts))
     print("| way | names right | number right | precision | recall |\n|---|---|---|---|---|")
     for name, tally in ways.items():
         print(f"| {name} | {tally.row()} |")
@@ -278,15 +291,39 @@ def measure(separator: Separator, found: Iterator[Mixture], rate: int, threshold
     for there in (1, 2):
         counts = " | ".join(str(voices[there, number]) for number in range(3))
         print(f"| {there} | {counts} |")
-    print("\n| part of a song | precision | recall |\n|---|---|---|")
+    print(f"\n| music by itself | {' | '.join(ANSWERS)} |")
+    print("|---" * (1 + len(ANSWERS)) + "|")
+    for kind, answers in printed.items():
+        print(f"| {kind} | {' | '.join(str(answers[answer]) for answer in ANSWERS)} |")
+    print("\n| part that is printed | precision | recall |\n|---|---|---|")
     for name in PARTS:
         print(f"| {name} | {parts.precision_and_recall([name])} |")
     print(f"| all | {parts.precision_and_recall(PARTS)} |")
 
 
-def parts_of(heard: Heard) -> tuple[str, ...]:
-    """The parts that are asked for where music is all there is."""
-    return dataclasses.replace(heard, counts={"music-mix": 1}).prompts
+#: What may be printed of music by itself.
+ANSWERS = ("recordings", "music-mix alone", "parts", "vocals", "speech or effects")
+
+
+def answers_of(prompts: Sequence[str]) -> Iterator[str]:
+    """Which of ``ANSWERS`` this is."""
+    yield "recordings"
+    if tuple(prompts) == ("music-mix",):
+        yield "music-mix alone"
+    if set(prompts) <= set(PARTS):
+        yield "parts"
+    if "vocals" in prompts:
+        yield "vocals"
+    if {"speech", "sfx-mix"} & set(prompts):
+        yield "speech or effects"
+
+
+def kind_of_music(scene: tuple[str, ...]) -> str:
+    if scene == ("music-mix",):
+        return "finished music"
+    if scene == SOLO:
+        return "an instrument"
+    return "a song with vocals" if "vocals" in scene else "a song without"
 
 
 def measure_recordings(
@@ -359,12 +396,14 @@ def main() -> None:
         measure_recordings(separator, planner, store, arguments.recordings, arguments.threshold)
         return
     split, half = ("train", None) if arguments.calibrate else ("eval", 1)
-    found = mixtures(arguments.manifest, rate, split, half, arguments.mixtures)
+    count = arguments.mixtures
+    found = mixtures(arguments.manifest, rate, split, half, count)
     if arguments.calibrate:
         weights = calibrate(separator, found, rate)
         print(json.dumps({name: dump(each) for name, each in weights.items()}, indent=2))
     else:
-        measure(separator, found, rate, arguments.threshold)
+        solos = mixtures(arguments.manifest, rate, split, half, _SOLOS * count, (SOLO,))
+        measure(separator, itertools.chain(found, solos), rate, arguments.threshold)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,7 @@ def test_from_python_stereo_and_shorter_than_a_chunk(tmp_path: Path, tiny: Path)
     assert list(dict.fromkeys(stages)) == ["listening", "trying prompts", "separating"]
     assert found.status == "written"
     assert len(found.sources) >= 1
+    assert found.warnings == ("only 0.11 s of sound: that is too short to be sure of what it is",)
     assert found.picture.read_bytes().startswith(b"\x89PNG")
     for source in found.sources:
         info = probe(source.file)
@@ -100,7 +102,41 @@ def test_a_second_run_finds_it_done_and_another_threshold_does_not(
     assert second.json["status"] == "skipped"
     Path(first.json["picture"]).unlink()
     assert unbraid(*arguments).json["status"] == "written"
-    assert unbraid(*arguments, "--threshold", "0.6").json["status"] == "written"
+    folder = Path(first.json["folder"])
+    (folder / "mine.wav").write_text("not listed")
+    for threshold in ("0.001", "0.999"):
+        outcome = unbraid(*arguments, "--threshold", threshold)
+        assert outcome.json["status"] == "written"
+        files = {source["file"] for source in outcome.json["sources"].values()}
+        assert set(files_below(folder)) == {*MADE, *files, "mine.wav"}
+    assert len(files) == 1, "fewer than with the lower threshold"
+
+
+def test_the_command_that_it_suggests_works(
+    tmp_path: Path, tiny_model: WaveformModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = Path("deep", "my bundle")
+    package.save_bundle(tiny_model, model, Card("mine", "CC0-1.0", "a test"))
+    tracks = [Track(noise(4800 * number, 1).T) for number in (1, 2)]
+    write_media(tmp_path / "-x.mkv", *tracks)
+    found = discover("-x.mkv", str(model), track=2)
+    assert found.command is not None
+    words = shlex.split(found.command)
+    assert words[:3] == ["unbraid", "separate", "./-x.mkv"]
+    assert words[3:7] == ["-m", str(model), "--track", "2"]
+    outcome = unbraid(*words[1:])
+    assert outcome.code == 0, outcome.stderr
+    (stem, *_) = Path("separated").rglob("*.wav")
+    assert probe(stem).num_samples == found.record["num_samples"]
+    again = discover(tmp_path / "-x.mkv", str(model.absolute()), track=2)
+    assert again.status == "skipped"
+    assert again.command is not None
+    assert shlex.split(again.command)[2:5] == [
+        str(tmp_path / "-x.mkv"),
+        "-m",
+        str(model.absolute()),
+    ]
 
 
 def test_a_recording_of_the_same_name_is_not_overwritten(tmp_path: Path, tiny: Path) -> None:
@@ -115,13 +151,26 @@ def test_a_recording_of_the_same_name_is_not_overwritten(tmp_path: Path, tiny: P
     assert "not ours" in unbraid("discover", other, *arguments).error
 
 
-@pytest.mark.parametrize("num_samples", [0, 48_000])
-def test_silence_holds_no_source(tmp_path: Path, tiny: Path, num_samples: int) -> None:
+@pytest.mark.parametrize(
+    ("samples", "is_nothing"),
+    [
+        (np.zeros((0, 2)), True),
+        (np.zeros((48_000, 2)), True),
+        (np.full((48_000, 2), 0.25), False),
+        (2e-5 * noise(48_000), False),
+        (noise(1), False),
+    ],
+    ids=["empty", "zeros", "constant", "below -80 dBFS", "one sample"],
+)
+def test_silence_holds_no_source(
+    tmp_path: Path, tiny: Path, samples: np.ndarray, is_nothing: bool
+) -> None:
     recording = tmp_path / "silence.wav"
-    soundfile.write(recording, np.zeros((num_samples, 2), np.float32), 48_000)
+    soundfile.write(recording, samples.astype(np.float32), 48_000, subtype="FLOAT")
     outcome = unbraid("discover", recording, "-m", tiny, "-o", tmp_path / "out")
     assert outcome.code == 0, outcome.stderr
     assert "no sound is in it" in outcome.stdout
+    assert ("counts as silence" in outcome.stderr) is not is_nothing
     folder = tmp_path / "out" / "tiny" / "silence"
     assert files_below(folder) == ["discovery.json", "discovery.png"]
     record = json.loads((folder / "discovery.json").read_text())

@@ -24,8 +24,15 @@ ALL = ("speech", "sfx", "sfx-mix", "vocals", "drums", "bass", "other", "music-mi
 ZEROS = (0.0, 0.0, 0.0)
 
 
-def answers(scores: Mapping[str, float], asked: list[tuple[str, ...]] | None = None) -> Callable:
-    """A model whose stems have these scores; of two equal prompts the second has ``NAME 2``."""
+def answers(
+    scores: Mapping[str, float],
+    asked: list[tuple[str, ...]] | None = None,
+    left_db: Mapping[str, float] | None = None,
+) -> Callable:
+    """A model whose stems have these scores; of two equal prompts the second has ``NAME 2``.
+
+    By itself, a prompt leaves ``left_db``.
+    """
 
     def attempt(prompts: tuple[str, ...]) -> Trial:
         if asked is not None:
@@ -34,7 +41,8 @@ def answers(scores: Mapping[str, float], asked: list[tuple[str, ...]] | None = N
         for place, name in enumerate(prompts):
             again = name in prompts[:place]
             seen.append(scores.get(f"{name} 2" if again else name, 0.1))
-        return Trial(tuple(seen), tuple(-10.0 for _ in prompts), -20.0)
+        left = (left_db or {}).get(prompts[0], -3.0) if len(prompts) == 1 else -20.0
+        return Trial(tuple(seen), tuple(-10.0 for _ in prompts), left)
 
     return attempt
 
@@ -107,6 +115,22 @@ def test_music_alone_is_asked_for_in_its_parts_if_it_has_several() -> None:
     assert prompts(music_mix=0.9, drums=0.8, bass=0.7, speech=0.9) == ("speech", "music-mix")
 
 
+@pytest.mark.parametrize(
+    ("left_db", "drums", "is_song"),
+    [(-5.0, 0.1, True), (-9.0, 0.1, False), (-9.0, 0.7, True), (-26.0, 0.7, False)],
+    ids=["two sounds", "a cello", "drums hide a flute", "nothing but drums"],
+)
+def test_music_is_not_taken_apart_where_one_part_explains_it(
+    left_db: float, drums: float, is_song: bool
+) -> None:
+    scores = {"music-mix": 0.9, "vocals": 0.8, "other": 0.7, "drums": drums}
+    heard = hear(answers(scores, left_db={"other": left_db}), ALL, WEIGHTS, 0.5)
+    assert heard.is_song is is_song
+    assert heard.prompts[0] == ("vocals" if is_song else "music-mix")
+    other = Heard({}, {"music-mix": 1}, {"bass": 0.9})
+    assert joined([other, heard, other]).is_song is is_song
+
+
 def test_a_recording_holds_what_one_of_its_stretches_holds() -> None:
     heard = joined(
         [
@@ -142,15 +166,22 @@ def test_a_trial_measures_stems_against_the_mixture() -> None:
 # ------------------------------------------------------------------ stretches
 
 
-def pick(levels: list[float], scores: list[float], *, rest: int = 0) -> list[int]:
+def buzz(level: float, num_samples: int) -> torch.Tensor:
+    """As loud as its level, and without a constant part."""
+    return level * (-1.0) ** torch.arange(num_samples)[None]
+
+
+def pick(
+    levels: list[float], scores: list[float], *, rest: int = 0, constant: float = 0.0
+) -> list[int]:
     """Which stretches of two windows of ten samples are kept, of one prompt."""
     picker = StretchPicker(1, 2, lambda number: 10 * number)
     for level, score in zip(levels, scores, strict=True):
-        block = torch.full((1, 20), level)
+        block = buzz(level, 20) + constant
         presence = torch.full((1, 2), score)
         picker.add(SeparatedBlock(block, block[None], presence))
     if rest:
-        block = torch.ones(1, rest)
+        block = buzz(1.0, rest)
         picker.add(SeparatedBlock(block, block[None], torch.ones(1, 1)))
     return [stretch.number for stretch in picker.finish()]
 
@@ -174,9 +205,16 @@ def test_silence_is_not_heard_and_a_short_rest_neither() -> None:
     assert pick([1.0], [0.5], rest=5) == [0, 1]
 
 
+def test_what_is_below_80_db_is_silence_wherever_zero_lies() -> None:
+    levels, scores = [0.99e-4, 1.01e-4], [0.5, 0.5]
+    assert pick(levels, scores) == [1]
+    assert pick(levels, scores, constant=0.5) == [1]
+    assert pick([0.0], [0.5], rest=1) == [], "a single sample does not move"
+
+
 def test_scores_may_lag_behind_samples() -> None:
     picker = StretchPicker(1, 2, lambda number: 10 * number)
-    ones = torch.ones(1, 30)
+    ones = buzz(1.0, 30)
     picker.add(SeparatedBlock(ones, ones[None], torch.zeros(1, 1)))
     assert picker._number == 0
     picker.add(SeparatedBlock(ones[:, :10], ones[None, :, :10], torch.tensor([[0.6, 0.2, 0.2]])))

@@ -44,6 +44,7 @@ from unbraid.errors import AudioError, CheckpointError, ConfigError
 from unbraid.models.taggers.htsat import Htsat
 from unbraid.separation.discovery import (
     NOTHING,
+    SILENT_DBFS,
     WHOLES,
     Attempt,
     Heard,
@@ -92,6 +93,8 @@ class DiscoverOptions:
         threshold: How sure it must be that a sound is there, from 0 to 1.
         overwrite: Do again what is finished, and replace files of others.
         track: The audio track, counted from 1; None for the file's default.
+        model: How to name the model on a command line, where its name does not find it: a folder,
+            or a model on the hub. None for its name.
 
     Raises:
         ConfigError: For a threshold that is not between 0 and 1, or a track below 1.
@@ -102,6 +105,7 @@ class DiscoverOptions:
     threshold: float = 0.5
     overwrite: bool = False
     track: int | None = None
+    model: str | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.threshold < 1.0:
@@ -227,7 +231,7 @@ def discover(
     """
     info = model_info(model)
     options = DiscoverOptions(
-        info.name.removeprefix("hf:"), info.digest, threshold, overwrite, track
+        info.name.removeprefix("hf:"), info.digest, threshold, overwrite, track, str(model)
     )
     taught = sorted(installed_prompts(model_fingerprint(info.path)))
     separator = load_separator(info.path, device=device, prompts=taught)
@@ -312,7 +316,9 @@ class _Discovering:
         )
         if not is_finished or "sources" not in record:
             return None
-        result = self._result("skipped", record)
+        # Recording and model may be called by other paths than then.
+        asked = [source["prompt"] for source in record["sources"].values()]
+        result = self._result("skipped", record | {"command": self._command(asked)})
         files = [self._picture, *(source.file for source in result.sources)]
         return result if all(file.is_file() for file in files) else None
 
@@ -324,11 +330,12 @@ class _Discovering:
         """
         request = self._request()
         info = probe(self._path, self._options.track)
-        heard, prompts, num_samples = self._listen(info)
+        heard, prompts, num_samples, is_too_quiet = self._listen(info)
         separated = self._separate(prompts) if prompts else None
         record: dict[str, Any] = {"unbraid": __version__, **request}
         record |= {"sample_rate": info.sample_rate, "num_samples": num_samples}
-        sources, lanes = self._describe(separated, heard, prompts, num_samples / info.sample_rate)
+        duration_s = num_samples / info.sample_rate
+        sources, lanes = self._describe(separated, heard, prompts, duration_s)
         asked = [source["prompt"] for source in sources.values()]
         left_db = None if separated is None else separated.record["residual_to_mixture_db"]
         warnings = list(info.warnings if separated is None else separated.warnings)
@@ -336,6 +343,15 @@ class _Discovering:
             warnings.append(
                 f"what is left over is only {-left_db:.0f} dB below the recording: a sound in it "
                 "seems to have no prompt"
+            )
+        if is_too_quiet:
+            warnings.append(
+                f"it is nowhere louder than {SILENT_DBFS:.0f} dBFS, which counts as silence; make "
+                "it louder if there is something to hear"
+            )
+        elif sources and duration_s < WINDOW_S:
+            warnings.append(
+                f"only {duration_s:.2g} s of sound: that is too short to be sure of what it is"
             )
         record |= {
             "sources": sources,
@@ -347,8 +363,32 @@ class _Discovering:
         }
         make_folder(self._sidecar.parent)
         write_whole(self._picture, self._draw(info, num_samples, lanes))
+        self._remove_former(separated)
         write_whole(self._sidecar, sidecar_content(record))
         return self._result("written", record)
+
+    def _remove_former(self, separated: FileResult | None) -> None:
+        """Remove what a former run made of sounds that are not found any more.
+
+        A file that the former record does not list is somebody else's.
+
+        Raises:
+            AudioError: If one of them cannot be removed.
+        """
+        former = read_sidecar(self._sidecar).get("sources", {})
+        listed = {each["file"] for each in former.values()}
+        made = set() if separated is None else {path.name for path in separated.stems.values()}
+        for name in sorted(listed - made):
+            file = self._sidecar.parent / name
+            if PurePath(name).name != name or not file.is_file():
+                continue
+            try:
+                file.unlink()
+            except OSError as error:
+                raise AudioError(
+                    f"{file}: is no longer wanted and cannot be removed ({error.strerror}); "
+                    "remove it, or choose another --out."
+                ) from error
 
     @property
     def _always(self) -> tuple[str, ...]:
@@ -370,15 +410,20 @@ class _Discovering:
             "settings": asdict(self._separator.engine.config),
         }
 
-    def _listen(self, info: AudioInfo) -> tuple[Heard, tuple[str, ...], int]:
-        """What is there, what to ask for, and how many samples the recording has."""
+    def _listen(self, info: AudioInfo) -> tuple[Heard, tuple[str, ...], int, bool]:
+        """What is there, and what to ask for.
+
+        Returns:
+            The two, how many samples the recording has, and whether there is nothing only because
+            all of it is too quiet.
+        """
         wholes = tuple(name for name in WHOLES if name in self._names)
         asked = self._always or (wholes if len(wholes) > 1 else self._names)
         windows = round(_STRETCH_S / WINDOW_S)
         picker = StretchPicker(
             len(asked), windows, lambda number: window_start(number, info.sample_rate)
         )
-        num_samples, is_silent = 0, True
+        num_samples, is_nothing = 0, True
         self._progress("listening", Progress(0.0, info.duration_s))
         blocks = read_blocks(self._path, track=self._options.track)
         try:
@@ -387,7 +432,7 @@ class _Discovering:
             ):
                 picker.add(block)
                 num_samples += block.num_samples
-                is_silent = is_silent and not bool(block.mixture.any())
+                is_nothing = is_nothing and not bool(block.mixture.any())
                 self._progress(
                     "listening", Progress(num_samples / info.sample_rate, info.duration_s)
                 )
@@ -395,11 +440,11 @@ class _Discovering:
             if str(self._path) in str(error):
                 raise
             raise AudioError(f"{self._path}: {error}") from error
-        if is_silent:
-            return NOTHING, (), num_samples
-        if self._always:
-            return NOTHING, self._always, num_samples
         stretches = picker.finish()
+        if not stretches:
+            return NOTHING, (), num_samples, not is_nothing
+        if self._always:
+            return NOTHING, self._always, num_samples, False
         found = []
         for number, stretch in enumerate(stretches):
             self._progress("trying prompts", Progress(float(number), float(len(stretches))))
@@ -412,7 +457,7 @@ class _Discovering:
                 )
             )
         heard = joined(found)
-        return heard, heard.prompts, num_samples
+        return heard, heard.prompts, num_samples, False
 
     def _separate(self, prompts: Sequence[str]) -> FileResult:
         return separate_file(
@@ -477,9 +522,14 @@ class _Discovering:
     def _command(self, prompts: Sequence[str]) -> str | None:
         if not prompts:
             return None
-        words = ["unbraid", "separate", str(self._path)]
-        if self._separator.model.names_sources and self._options.model_name != DEFAULT_MODEL:
-            words += ["-m", self._options.model_name]
+        path = str(self._path)
+        # A leading dash would make it an option.
+        words = ["unbraid", "separate", f"./{path}" if path.startswith("-") else path]
+        model = self._options.model or self._options.model_name
+        if self._separator.model.names_sources and model != DEFAULT_MODEL:
+            words += ["-m", model]
+        if self._options.track is not None:
+            words += ["--track", str(self._options.track)]
         return shlex.join([*words, "--prompts", ",".join(prompts)])
 
     def _result(

@@ -130,9 +130,15 @@ def _times(intervals: tuple[tuple[float, float], ...]) -> str:
 
     >>> _times(((0.0, 2.5), (4.0, 6.0)))
     '0.0-2.5, 4.0-6.0 s'
+    >>> _times(((0.0, 0.004),))
+    '0.000-0.004 s'
     """
     if not intervals:
         return "hardly heard"
-    shown = ", ".join(f"{start_s:.1f}-{end_s:.1f}" for start_s, end_s in intervals[:_MOST_SHOWN])
+    shown_s = intervals[:_MOST_SHOWN]
+    # As many digits as it takes to tell the ends of the shortest apart, tenths as a rule.
+    shortest_s = min(end_s - start_s for start_s, end_s in shown_s)
+    digits = next((count for count in range(1, 6) if shortest_s >= 10.0**-count), 6)
+    shown = ", ".join(f"{start_s:.{digits}f}-{end_s:.{digits}f}" for start_s, end_s in shown_s)
     more = len(intervals) - _MOST_SHOWN
     return f"{shown} s" + (f" and {more} more" if more > 0 else "")

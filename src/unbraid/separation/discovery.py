@@ -9,6 +9,10 @@ config, turns the answers into how sure it is that its sound is there. Models wi
 are asked for all they know, and the prompt whose stem looks most like a leak is left out until
 none does.
 
+Where there is nothing but music, its parts are asked for if it is several sounds. Presence does not
+tell that: a cello by itself has a vocal stem that looks like one. But there one part, asked for
+alone, leaves little, as it does not where several play.
+
 A prompt that was added to the model is tried beside those that were found; a second voice by
 asking for one more. A recording is heard in stretches, and what one of them holds, it holds.
 
@@ -47,6 +51,14 @@ _MOST_EQUAL = 2
 _ANOTHER = 0.55
 _PART = 0.5
 _ADDED = 0.6
+#: Music is several sounds where each part by itself leaves more than this; where there are drums,
+#: which other instruments seldom feign and which hide what is soft, more than that. Chosen on
+#: instruments by themselves and songs of the training split.
+_ONE_LEAVES_DB = -6.0
+_ONE_LEAVES_OF_DRUMS_DB = -20.0
+
+#: What is nowhere louder than this holds no sound that could be told from noise.
+SILENT_DBFS = -80.0
 
 _LOWEST_DB, _HIGHEST_DB = -40.0, 10.0
 _LEAST_LEFT_DB = -30.0
@@ -96,16 +108,18 @@ class Heard:
         sureness: Prompt → from 0 (absent) to 1 (there), of all prompts that were weighed.
         counts: Prompt → how many of it, of those that are there.
         parts: Part of the music → its presence score; empty where the model knows none.
+        is_song: Whether there is nothing but music, and that is several sounds.
     """
 
     sureness: Mapping[str, float]
     counts: Mapping[str, int]
     parts: Mapping[str, float]
+    is_song: bool = False
 
     @property
     def prompts(self) -> tuple[str, ...]:
         """What to ask for: music in its parts where it is all there is, and has several."""
-        if tuple(self.counts) == ("music-mix",):
+        if tuple(self.counts) == ("music-mix",) and self.is_song:
             parts = tuple(name for name, score in self.parts.items() if score >= _PART)
             if len(parts) > 1:
                 return parts
@@ -146,7 +160,8 @@ def hear(
     found += [name for name in added if sureness[name] >= _ADDED]
     counts = {name: _count(attempt, name, found) for name in found}
     parts = {} if song is None else dict(zip(PARTS, song.scores, strict=True))
-    return Heard(sureness, counts, parts)
+    is_song = tuple(counts) == ("music-mix",) and _has_several(attempt, parts)
+    return Heard(sureness, counts, parts, is_song)
 
 
 def weigh(attempt: Attempt, weights: Mapping[str, DiscoveryWeights]) -> dict[str, float]:
@@ -173,6 +188,7 @@ def joined(stretches: Sequence[Heard]) -> Heard:
         most([each.sureness for each in stretches]),
         {name: int(counts[name]) for name in dict.fromkeys(order)},
         most([each.parts for each in stretches]),
+        any(each.is_song for each in stretches),
     )
 
 
@@ -231,6 +247,15 @@ def _count(attempt: Attempt, name: str, found: Sequence[str]) -> int:
     return count
 
 
+def _has_several(attempt: Attempt, parts: Mapping[str, float]) -> bool:
+    """Whether music is several sounds, which have these scores as its parts."""
+    if sum(score >= _PART for score in parts.values()) < 2:
+        return False
+    least_db = min(attempt((name,)).left_db for name in parts)
+    has_drums = parts["drums"] >= _PART
+    return least_db > (_ONE_LEAVES_OF_DRUMS_DB if has_drums else _ONE_LEAVES_DB)
+
+
 # ------------------------------------------------------------------ which stretches to hear
 
 
@@ -253,7 +278,8 @@ class StretchPicker:
     """Keeps the stretches of a stream in which each prompt seems to be there most.
 
     Memory does not grow with the stream. A recording of a few stretches is kept whole. Silent
-    stretches are never kept.
+    stretches are never kept: those of which no window is above ``SILENT_DBFS``, its constant part
+    left out.
 
     Args:
         num_prompts: How many prompts the stream is asked for.
@@ -302,12 +328,17 @@ class StretchPicker:
         assert self._mixture is not None, "there are samples"
         samples, self._mixture = self._mixture[:, :length].clone(), self._mixture[:, length:]
         scores, self._scores = self._scores[:, : self._windows], self._scores[:, self._windows :]
-        if bool(samples.any()):
+        if not self._is_silent(samples):
             found = tuple(recording_score(timeline) for timeline in scores)
             self._kept.append(Stretch(self._number, samples, found))
         self._number += 1
         if len(self._kept) > self.most:
             self._kept.remove(self._least_wanted())
+
+    def _is_silent(self, samples: Float[Tensor, "channel time"]) -> bool:
+        windows = samples.double().split(max(1, self._length // self._windows), dim=1)
+        powers = [window.var(dim=1, correction=0).mean() for window in windows]
+        return bool(power_db(torch.stack(powers)).max() < SILENT_DBFS)
 
     def _least_wanted(self) -> Stretch:
         """One that is neither among the two best of any prompt nor the loudest."""
