@@ -24,7 +24,7 @@ test: $(VENV)/.developing
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal
 
 slow: $(VENV)/.developing
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n $(JOBS) --dist worksteal
 
 check: $(VENV)/.developing
 	$(BIN)/ruff format --check

@@ -201,7 +201,7 @@ def test_the_guide_runs_as_it_stands(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prompts", [("speech",), ("vocals", "vocals"), SCENES[1].prompts])
+@pytest.mark.parametrize("prompts", [("speech",), SCENES[1].prompts])
 def test_mini_with_any_number_of_prompts_and_any_length(
     tmp_path: Path, prompts: tuple[str, ...]
 ) -> None:
