@@ -296,9 +296,12 @@ def test_a_prompt_that_is_brought_is_the_visitors_alone(tmp_path: Path, visitor:
     with pytest.raises(PromptError, match="another model"):
         take_prompt(visitor, "query-mini", brought("three"))
 
-    take_recording(visitor, uploaded(tmp_path), OPTIONS)
+    take_recording(visitor, uploaded(tmp_path, "-my noise.wav"), OPTIONS)
     found = separate(visitor, Wishes("mini", {"speech": 1, "door-bell": 1}), OPTIONS, silent)
     assert [track.name for track in found.tracks] == ["mixture", "speech", "door-bell"]
+    assert found.command == (
+        "unbraid separate './-my noise.wav' -m mini -p speech,door-bell.prompt.safetensors"
+    )
 
 
 def test_a_model_with_a_tagger_is_asked_by_example(
@@ -310,6 +313,7 @@ def test_a_model_with_a_tagger_is_asked_by_example(
     take_recording(visitor, uploaded(tmp_path), OPTIONS)
     found = separate(visitor, Wishes("query-mini", {"bell": 1}), OPTIONS, silent)
     assert [track.name for track in found.tracks] == ["mixture", "bell"]
+    assert found.command == "unbraid separate noise.wav -m query-mini --query bell.wav"
     with pytest.raises(PromptError, match="cannot be asked by example"):
         show_examples(visitor, "mini", clips)
 
