@@ -69,6 +69,25 @@ def test_recordings_are_named_below_the_root(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "root", "track"),
+    [
+        ("https://h/in/my%20scene.wav?sig=ab/cd.x", "https://h/in", "my scene"),
+        ("https://h/in/live/a.b.wav#t=1", "https://h/in?sig=x", "live/a.b"),
+        ("https://else/in/%C3%A9t%C3%A9.wav?x=1", "https://h/in", "été"),
+        ("https://h/in/%2e%2e/%2e%2e/x.wav", "https://h/in", "x"),
+        ("s3://b/in/what?/50%25.wav", "s3://b/in", "what?/50%25"),
+        ("../x.wav", "s3://b/in", "x"),
+    ],
+)
+def test_an_address_is_named_after_its_path(
+    tmp_path: Path, path: str, root: str, track: str
+) -> None:
+    ((found, name, _),) = entries_of(tmp_path, path, "list.txt", root)
+    assert name == track
+    assert found.endswith(path)
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("", "lacks the column path"),
@@ -76,6 +95,8 @@ def test_recordings_are_named_below_the_root(tmp_path: Path) -> None:
         ("file\na.wav", "lacks the column path"),
         ("path,Prompt\na.wav,speech", "unknown column 'Prompt'; did you mean 'prompts'?"),
         ("path,name\n,x", "line 2: there is no path"),
+        ("path\nhttps://h/?id=1", "line 2: https://h/?id=1 ends in no file name"),
+        ("path\n/", "line 2: / ends in no file name"),
         ("path,name\na.wav,../x", "line 2: the name '../x' must stay inside"),
         ("path\na.wav\n/else/A.flac", "line 3: would write to the same stems as line 2"),
     ],
@@ -412,6 +433,39 @@ def test_who_was_taken_for_dead_puts_nothing(
     assert slow.separate(entry, (), NEVER).status in ("busy", "skipped")
     assert outcomes == ["begun", "written"]
     assert len(before) == 4  # two stems, the table of presence and the sidecar, once
+
+
+def test_what_was_signed_anew_is_finished_all_the_same(
+    separator: Separator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_audio(tmp_path / "x.wav")
+
+    class Signed:
+        """The web, as fsspec knows it: without times of change."""
+
+        def info(self, path: str) -> dict[str, Any]:
+            return {"size": file.stat().st_size}
+
+        def modified(self, path: str) -> None:
+            raise NotImplementedError
+
+        def get_file(self, path: str, to: str) -> None:
+            assert path.endswith("?sig=a/b.c"), "without its signature nobody is let in"
+            Path(to).write_bytes(file.read_bytes())
+
+    monkeypatch.setattr(stores, "_open", lambda address: (Signed(), address))
+    worker = worker_for(separator, str(tmp_path / "out"))
+    for place, signature, status in (
+        ("x.wav", "a/b.c", "written"),
+        ("x.wav", "another", "skipped"),
+        ("", "a/b.c", "written"),
+    ):
+        entry = Entry(f"https://h/{place}?sig={signature}", PurePath(place or "y"), ("speech",))
+        outcome = worker.separate(entry, (), NEVER)
+        assert outcome.error is None
+        assert outcome.status == status
+    record = json.loads((tmp_path / "out/tiny/x.wav/separation.json").read_text())
+    assert record["source"]["path"] == "https://h/x.wav"
 
 
 def test_a_bad_recording_in_a_store_is_named_by_its_address(
