@@ -45,6 +45,7 @@ from starlette.testclient import TestClient
 
 from unbraid.web import showing
 from unbraid.web.files import routes, zip_stream
+from unbraid.web.server import middleware
 
 OPTIONS = WebOptions(device="cpu", max_minutes=1.0)
 RATE = 48_000
@@ -392,6 +393,33 @@ def test_files_are_served_to_who_knows_the_token(client: tuple[TestClient, Visit
         assert browser.get(f"/visits/{wrong}").status_code == 404
     visitors.leave("session")
     assert browser.get(f"/visits/{visitor.token}/a.wav").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("options", "is_checked"),
+    [
+        (WebOptions(), True),
+        (WebOptions(host="::1"), True),
+        (WebOptions(host="0.0.0.0"), False),
+        (WebOptions(is_shared=True), False),
+    ],
+)
+def test_a_page_of_this_machine_answers_to_its_own_name_only(
+    options: WebOptions, is_checked: bool
+) -> None:
+    page = Starlette(middleware=middleware(options))
+    with TestClient(page) as browser:
+        for host, is_foreign in (
+            ("evil.example", True),
+            ("127.0.0.1.evil.example:7860", True),
+            ("[::", True),
+            ("127.0.0.1:7860", False),
+            ("localhost", False),
+            ("[::1]:7860", False),
+        ):
+            found = browser.get("/", headers={"Host": host})
+            assert found.status_code == (403 if is_checked and is_foreign else 404), host
+            assert "default-src 'self'" in found.headers["Content-Security-Policy"]
 
 
 def test_a_zip_comes_in_pieces(tmp_path: Path) -> None:
