@@ -95,7 +95,7 @@ def enter_workplace(out_dir: Path, results: Path) -> Workplace | None:
     except OSError as error:
         remove_empty(new_folders)
         raise AudioError(
-            f"{out_dir}: cannot be written ({error.strerror}); choose another folder with --out."
+            f"{out_dir}: cannot be written ({error.strerror}); choose another folder."
         ) from error
 
 
