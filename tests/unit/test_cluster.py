@@ -26,7 +26,11 @@ from unbraid.errors import (
     ClusterError,
     ConfigError,
     DataError,
+    DiskError,
+    DownloadError,
     MissingExtra,
+    PromptError,
+    UnbraidError,
 )
 from unbraid.models.waveform import WaveformModel
 from unbraid.nn.products import onednn_is_faster
@@ -90,9 +94,13 @@ def test_an_address_is_named_after_its_path(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "lacks the column path"),
+        ("", "the manifest is empty"),
+        (" \n", "the manifest is empty"),
         ("path\n", "has no rows"),
-        ("file\na.wav", "lacks the column path"),
+        ("file,x\na.wav,1", "lacks the column 'path'; it has file, x"),
+        ("Path\na.wav", "unknown column 'Path'; did you mean 'path'?"),
+        ("path;prompts\na.wav;speech", "';' stands between its columns; save it with commas"),
+        ("path\tprompts\na.wav\tspeech", "a tab stands between its columns; save it with commas"),
         ("path,Prompt\na.wav,speech", "unknown column 'Prompt'; did you mean 'prompts'?"),
         ("path,name\n,x", "line 2: there is no path"),
         ("path\nhttps://h/?id=1", "line 2: https://h/?id=1 ends in no file name"),
@@ -176,7 +184,7 @@ def test_recordings_are_handed_out_in_order() -> None:
 def test_what_fails_is_tried_on_every_other_worker_first() -> None:
     def act(worker: str, entry: Entry, dead: Collection[str]) -> Done:
         if entry.path == "bad" or (entry.path == "b" and worker == "x"):
-            return Done(worker, Outcome("failed", error=AudioError(f"bad on {worker}")))
+            return Done(worker, Outcome("failed", error=DownloadError(f"bad on {worker}")))
         return Done(worker, Outcome("written"))
 
     crew = FakeCrew("xyz", act)
@@ -188,11 +196,24 @@ def test_what_fails_is_tried_on_every_other_worker_first() -> None:
     assert len([path for _, path in crew.given if path == "c"]) == 1
 
 
-def test_a_lone_worker_tries_again_itself() -> None:
-    failing = Outcome("failed", error=AudioError("bad"))
+@pytest.mark.parametrize(
+    ("error", "num_attempts"),
+    [
+        (DownloadError, 2),
+        (DiskError, 2),
+        (ClusterError, 2),
+        (AudioError, 1),
+        (ConfigError, 1),
+        (PromptError, 1),
+    ],
+)
+def test_a_lone_worker_tries_again_what_may_go_well_then(
+    error: type[UnbraidError], num_attempts: int
+) -> None:
+    failing = Outcome("failed", error=error("bad"))
     crew = FakeCrew("x", lambda worker, entry, dead: Done(worker, failing))
-    assert run(crew, ["a"], num_retries=1)[0].num_attempts == 2
-    assert len(crew.given) == 2
+    assert run(crew, ["a"], num_retries=1)[0].num_attempts == num_attempts
+    assert len(crew.given) == num_attempts
 
 
 def test_what_a_lost_worker_had_goes_to_others_who_know_that_it_is_dead() -> None:

@@ -10,9 +10,10 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from unbraid.apps.recordings import same_for_all_systems
 from unbraid.cluster import stores
-from unbraid.errors import ConfigError, DataError
+from unbraid.errors import ConfigError, DataError, in_brief
 
 _COLUMNS = ("path", "prompts", "name")
+_OTHER_SEPARATORS = {";": "';'", "\t": "a tab"}
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def read_entries(
         DownloadError, MissingExtra: As ``stores.read``.
     """
     text = _text_of(manifest)
+    if not text.strip():
+        raise DataError(f"{manifest}: the manifest is empty; write one recording a line.")
     if root is None:
         root = _parent(manifest)
     is_table = stores.without_query(manifest).lower().endswith(".csv")
@@ -140,13 +143,21 @@ _Row = tuple[int, str, tuple[str, ...], str]
 def _rows_of_table(manifest: str, text: str) -> Iterator[_Row]:
     reader = csv.DictReader(text.splitlines(keepends=True), restval="")
     columns = reader.fieldnames or ()
-    if "path" not in columns:
-        raise DataError(f"{manifest}: the manifest lacks the column path.")
+    for separator, name in _OTHER_SEPARATORS.items():
+        # Spreadsheets write them where a comma stands in numbers.
+        if len(columns) == 1 and separator in columns[0]:
+            raise DataError(
+                f"{manifest}: {name} stands between its columns; save it with commas there."
+            )
     for column in columns:
         # Other columns are somebody else's, but these are slips.
         near = difflib.get_close_matches(column.strip().lower(), _COLUMNS, 1, cutoff=0.8)
         if near and column not in _COLUMNS:
             raise DataError(f"{manifest}: unknown column {column!r}; did you mean {near[0]!r}?")
+    if "path" not in columns:
+        raise DataError(
+            f"{manifest}: the manifest lacks the column 'path'; it has {in_brief(columns)}."
+        )
     for row in reader:
         prompts = tuple(each.strip() for each in (row.get("prompts") or "").split(","))
         yield (

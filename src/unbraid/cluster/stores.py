@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from unbraid.apps.recordings import Origin
 from unbraid.checkpoints.network import offline_switch
 from unbraid.data.ranges import NOT_AFAR, connect
-from unbraid.errors import AudioError, DataError, DownloadError
+from unbraid.errors import AudioError, DataError, DiskError, DownloadError
 
 
 def is_address(text: str) -> bool:
@@ -210,8 +210,8 @@ def _putting(address: str) -> Iterator[None]:
         raise _cannot_put(address, error) from error
 
 
-def _cannot_put(address: str, error: Exception) -> AudioError:
-    return AudioError(
+def _cannot_put(address: str, error: Exception) -> DiskError:
+    return DiskError(
         f"{address}: cannot be written ({_reason(error)}); check the address and your rights there."
     )
 

@@ -6,7 +6,14 @@ import re
 from typing import get_args
 
 from unbraid.audio.formats import Container, Depth
-from unbraid.errors import AudioError, ConfigError, MissingExtra, PromptError, UnbraidError
+from unbraid.errors import (
+    AudioError,
+    ConfigError,
+    DiskError,
+    MissingExtra,
+    PromptError,
+    UnbraidError,
+)
 
 #: Flag of the command line → field of the form; results lie where the server keeps its jobs.
 _FIELDS = {
@@ -52,5 +59,7 @@ def in_fields(text: str) -> str:
 
 def refusal_of(error: UnbraidError) -> Refusal:
     """The answer to a request that the command line would have ended with this error."""
+    if isinstance(error, DiskError):
+        return Refusal(507, type(error).__name__, in_fields(str(error)))
     is_about_request = isinstance(error, PromptError | ConfigError | AudioError | MissingExtra)
     return Refusal(422 if is_about_request else 500, type(error).__name__, in_fields(str(error)))
