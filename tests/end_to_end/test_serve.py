@@ -514,3 +514,5 @@ def test_the_description_has_examples_and_names_every_refusal(server: Running) -
     assert {"202", "400", "401", "413", "415", "422", "429", "503"} <= set(submit["responses"])
     assert schema["components"]["schemas"]["JobAnswer"]["examples"]
     assert server.ask("GET", "/docs")[0] == 200
+    code, _, headers = server.ask("GET", "/")  # the address that is printed
+    assert (code, headers["Location"]) == (307, "docs")

@@ -157,6 +157,7 @@ def test_every_model_of_the_list_can_be_picked_and_says_its_licence() -> None:
         assert choice.licence in choice.label
         assert choice.licence in showing.model_html(choice, OPTIONS)
     assert choices["mini"].is_here
+    assert choices["mini"].about.count("48 kHz") == 1
     assert not choices["tuss.medium.2-4src"].is_here
     assert "models download tuss.medium.2-4src" in showing.model_html(
         choices["tuss.medium.2-4src"], WebOptions(host="0.0.0.0")
