@@ -6,6 +6,7 @@
     ├── ConfigError             2   a setting, flag or config file that makes no sense
     ├── PromptError             3   a prompt that the model does not know, or an empty list
     ├── AudioError              4   a file that cannot be read as audio, or written
+    │   └── DiskError               the disk or store is at fault, not the recording
     ├── CheckpointError         5   a model or prompt file that is missing, damaged or foreign
     ├── DataError               6   a manifest or corpus that is incomplete
     │   └── UnreadableClip          one recording of a corpus; mixing draws another one
@@ -47,6 +48,10 @@ class AudioError(UnbraidError):
     """A file that cannot be read as audio, or audio that cannot be written."""
 
     exit_code = 4
+
+
+class DiskError(AudioError):
+    """A disk or store that does not take a file, or give it; another attempt may go well."""
 
 
 class CheckpointError(UnbraidError):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from full_disk import limit_files
 from unbraid.audio import AtomicWriter, AudioFormat, write
 from unbraid.audio import encoders as encoders_module
-from unbraid.errors import AudioError
+from unbraid.errors import AudioError, DiskError
 from unbraid.types import Waveform
 
 RATE = 16_000
@@ -627,9 +627,7 @@ def test_full_disk_is_an_error_and_leaves_nothing(
 ) -> None:
     limit_files(monkeypatch, num_bytes)
     path = tmp_path / "new" / f"a.{audio_format.extension}"
-    with pytest.raises(
-        AudioError, match=r"No space left on device.*nothing half-written"
-    ) as caught:
+    with pytest.raises(DiskError, match=r"No space left on device.*nothing half-written") as caught:
         write_blocks(path, noise(48_000), audio_format=audio_format, rate=48_000)
     assert str(path) in str(caught.value)
     assert leftovers(tmp_path) == []
@@ -668,7 +666,7 @@ def test_full_disk_with_libsndfile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
 ) -> None:
     monkeypatch.setattr(encoders_module.soundfile, "SoundFile", kind)
-    with pytest.raises(AudioError, match="nothing half-written was kept"):
+    with pytest.raises(DiskError, match="nothing half-written was kept"):
         write_blocks(tmp_path / "new" / "a.ogg", noise(RATE), noise(RATE), audio_format=OGG)
     assert leftovers(tmp_path) == []
 

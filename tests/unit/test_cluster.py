@@ -26,7 +26,11 @@ from unbraid.errors import (
     ClusterError,
     ConfigError,
     DataError,
+    DiskError,
+    DownloadError,
     MissingExtra,
+    PromptError,
+    UnbraidError,
 )
 from unbraid.models.waveform import WaveformModel
 from unbraid.nn.products import onednn_is_faster
@@ -69,13 +73,38 @@ def test_recordings_are_named_below_the_root(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "root", "track"),
+    [
+        ("https://h/in/my%20scene.wav?sig=ab/cd.x", "https://h/in", "my scene"),
+        ("https://h/in/live/a.b.wav#t=1", "https://h/in?sig=x", "live/a.b"),
+        ("https://else/in/%C3%A9t%C3%A9.wav?x=1", "https://h/in", "été"),
+        ("https://h/in/%2e%2e/%2e%2e/x.wav", "https://h/in", "x"),
+        ("s3://b/in/what?/50%25.wav", "s3://b/in", "what?/50%25"),
+        ("../x.wav", "s3://b/in", "x"),
+    ],
+)
+def test_an_address_is_named_after_its_path(
+    tmp_path: Path, path: str, root: str, track: str
+) -> None:
+    ((found, name, _),) = entries_of(tmp_path, path, "list.txt", root)
+    assert name == track
+    assert found.endswith(path)
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "lacks the column path"),
+        ("", "the manifest is empty"),
+        (" \n", "the manifest is empty"),
         ("path\n", "has no rows"),
-        ("file\na.wav", "lacks the column path"),
+        ("file,x\na.wav,1", "lacks the column 'path'; it has file, x"),
+        ("Path\na.wav", "unknown column 'Path'; did you mean 'path'?"),
+        ("path;prompts\na.wav;speech", "';' stands between its columns; save it with commas"),
+        ("path\tprompts\na.wav\tspeech", "a tab stands between its columns; save it with commas"),
         ("path,Prompt\na.wav,speech", "unknown column 'Prompt'; did you mean 'prompts'?"),
         ("path,name\n,x", "line 2: there is no path"),
+        ("path\nhttps://h/?id=1", "line 2: https://h/?id=1 ends in no file name"),
+        ("path\n/", "line 2: / ends in no file name"),
         ("path,name\na.wav,../x", "line 2: the name '../x' must stay inside"),
         ("path\na.wav\n/else/A.flac", "line 3: would write to the same stems as line 2"),
     ],
@@ -155,7 +184,7 @@ def test_recordings_are_handed_out_in_order() -> None:
 def test_what_fails_is_tried_on_every_other_worker_first() -> None:
     def act(worker: str, entry: Entry, dead: Collection[str]) -> Done:
         if entry.path == "bad" or (entry.path == "b" and worker == "x"):
-            return Done(worker, Outcome("failed", error=AudioError(f"bad on {worker}")))
+            return Done(worker, Outcome("failed", error=DownloadError(f"bad on {worker}")))
         return Done(worker, Outcome("written"))
 
     crew = FakeCrew("xyz", act)
@@ -167,11 +196,24 @@ def test_what_fails_is_tried_on_every_other_worker_first() -> None:
     assert len([path for _, path in crew.given if path == "c"]) == 1
 
 
-def test_a_lone_worker_tries_again_itself() -> None:
-    failing = Outcome("failed", error=AudioError("bad"))
+@pytest.mark.parametrize(
+    ("error", "num_attempts"),
+    [
+        (DownloadError, 2),
+        (DiskError, 2),
+        (ClusterError, 2),
+        (AudioError, 1),
+        (ConfigError, 1),
+        (PromptError, 1),
+    ],
+)
+def test_a_lone_worker_tries_again_what_may_go_well_then(
+    error: type[UnbraidError], num_attempts: int
+) -> None:
+    failing = Outcome("failed", error=error("bad"))
     crew = FakeCrew("x", lambda worker, entry, dead: Done(worker, failing))
-    assert run(crew, ["a"], num_retries=1)[0].num_attempts == 2
-    assert len(crew.given) == 2
+    assert run(crew, ["a"], num_retries=1)[0].num_attempts == num_attempts
+    assert len(crew.given) == num_attempts
 
 
 def test_what_a_lost_worker_had_goes_to_others_who_know_that_it_is_dead() -> None:
@@ -412,6 +454,39 @@ def test_who_was_taken_for_dead_puts_nothing(
     assert slow.separate(entry, (), NEVER).status in ("busy", "skipped")
     assert outcomes == ["begun", "written"]
     assert len(before) == 4  # two stems, the table of presence and the sidecar, once
+
+
+def test_what_was_signed_anew_is_finished_all_the_same(
+    separator: Separator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_audio(tmp_path / "x.wav")
+
+    class Signed:
+        """The web, as fsspec knows it: without times of change."""
+
+        def info(self, path: str) -> dict[str, Any]:
+            return {"size": file.stat().st_size}
+
+        def modified(self, path: str) -> None:
+            raise NotImplementedError
+
+        def get_file(self, path: str, to: str) -> None:
+            assert path.endswith("?sig=a/b.c"), "without its signature nobody is let in"
+            Path(to).write_bytes(file.read_bytes())
+
+    monkeypatch.setattr(stores, "_open", lambda address: (Signed(), address))
+    worker = worker_for(separator, str(tmp_path / "out"))
+    for place, signature, status in (
+        ("x.wav", "a/b.c", "written"),
+        ("x.wav", "another", "skipped"),
+        ("", "a/b.c", "written"),
+    ):
+        entry = Entry(f"https://h/{place}?sig={signature}", PurePath(place or "y"), ("speech",))
+        outcome = worker.separate(entry, (), NEVER)
+        assert outcome.error is None
+        assert outcome.status == status
+    record = json.loads((tmp_path / "out/tiny/x.wav/separation.json").read_text())
+    assert record["source"]["path"] == "https://h/x.wav"
 
 
 def test_a_bad_recording_in_a_store_is_named_by_its_address(

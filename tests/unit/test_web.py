@@ -45,6 +45,7 @@ from starlette.testclient import TestClient
 
 from unbraid.web import showing
 from unbraid.web.files import routes, zip_stream
+from unbraid.web.server import middleware
 
 OPTIONS = WebOptions(device="cpu", max_minutes=1.0)
 RATE = 48_000
@@ -156,6 +157,7 @@ def test_every_model_of_the_list_can_be_picked_and_says_its_licence() -> None:
         assert choice.licence in choice.label
         assert choice.licence in showing.model_html(choice, OPTIONS)
     assert choices["mini"].is_here
+    assert choices["mini"].about.count("48 kHz") == 1
     assert not choices["tuss.medium.2-4src"].is_here
     assert "models download tuss.medium.2-4src" in showing.model_html(
         choices["tuss.medium.2-4src"], WebOptions(host="0.0.0.0")
@@ -296,9 +298,12 @@ def test_a_prompt_that_is_brought_is_the_visitors_alone(tmp_path: Path, visitor:
     with pytest.raises(PromptError, match="another model"):
         take_prompt(visitor, "query-mini", brought("three"))
 
-    take_recording(visitor, uploaded(tmp_path), OPTIONS)
+    take_recording(visitor, uploaded(tmp_path, "-my noise.wav"), OPTIONS)
     found = separate(visitor, Wishes("mini", {"speech": 1, "door-bell": 1}), OPTIONS, silent)
     assert [track.name for track in found.tracks] == ["mixture", "speech", "door-bell"]
+    assert found.command == (
+        "unbraid separate './-my noise.wav' -m mini -p speech,door-bell.prompt.safetensors"
+    )
 
 
 def test_a_model_with_a_tagger_is_asked_by_example(
@@ -310,6 +315,7 @@ def test_a_model_with_a_tagger_is_asked_by_example(
     take_recording(visitor, uploaded(tmp_path), OPTIONS)
     found = separate(visitor, Wishes("query-mini", {"bell": 1}), OPTIONS, silent)
     assert [track.name for track in found.tracks] == ["mixture", "bell"]
+    assert found.command == "unbraid separate noise.wav -m query-mini --query bell.wav"
     with pytest.raises(PromptError, match="cannot be asked by example"):
         show_examples(visitor, "mini", clips)
 
@@ -388,6 +394,33 @@ def test_files_are_served_to_who_knows_the_token(client: tuple[TestClient, Visit
         assert browser.get(f"/visits/{wrong}").status_code == 404
     visitors.leave("session")
     assert browser.get(f"/visits/{visitor.token}/a.wav").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("options", "is_checked"),
+    [
+        (WebOptions(), True),
+        (WebOptions(host="::1"), True),
+        (WebOptions(host="0.0.0.0"), False),
+        (WebOptions(is_shared=True), False),
+    ],
+)
+def test_a_page_of_this_machine_answers_to_its_own_name_only(
+    options: WebOptions, is_checked: bool
+) -> None:
+    page = Starlette(middleware=middleware(options))
+    with TestClient(page) as browser:
+        for host, is_foreign in (
+            ("evil.example", True),
+            ("127.0.0.1.evil.example:7860", True),
+            ("[::", True),
+            ("127.0.0.1:7860", False),
+            ("localhost", False),
+            ("[::1]:7860", False),
+        ):
+            found = browser.get("/", headers={"Host": host})
+            assert found.status_code == (403 if is_checked and is_foreign else 404), host
+            assert "default-src 'self'" in found.headers["Content-Security-Policy"]
 
 
 def test_a_zip_comes_in_pieces(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ from unbraid.audio import (
     stem_path,
 )
 from unbraid.audio.remux import put_under_video, remux_extension, remux_format
-from unbraid.errors import AudioError, Cancelled, ConfigError, UnbraidError
+from unbraid.errors import AudioError, Cancelled, ConfigError, DiskError, UnbraidError
 from unbraid.separation.presence import PresenceTimeline
 from unbraid.types import Progress, ProgressCallback, stem_names
 
@@ -299,7 +299,7 @@ class FileJob:
         except AudioError as error:
             if str(self._recording.path) in str(error):
                 raise
-            raise AudioError(f"{self._recording.path}: {error}") from error
+            raise type(error)(f"{self._recording.path}: {error}") from error
         except torch.cuda.OutOfMemoryError as error:
             raise ConfigError(
                 f"{self._recording.path}: too little memory on {self._separator.engine.device}; "
@@ -600,4 +600,4 @@ def _check_writable(file: Path) -> None:
     if not os.access(file.parent, os.W_OK):
         reason = "no permission to write there"
     if reason is not None:
-        raise AudioError(f"{file}: cannot be written ({reason}); choose another folder with --out.")
+        raise DiskError(f"{file}: cannot be written ({reason}); choose another folder with --out.")

@@ -15,7 +15,7 @@ from unbraid.apps.meters import Meter
 from unbraid.audio import AtomicWriter, AudioFormat, AudioInfo, safe_name
 from unbraid.dsp.levels import db_to_gain
 from unbraid.dsp.resample import Resampler
-from unbraid.errors import AudioError, Cancelled
+from unbraid.errors import AudioError, Cancelled, DiskError
 
 _BYTES_PER_VALUE = 4
 #: A peak that was brought to full scale may be above it by a rounding.
@@ -283,7 +283,7 @@ class _Spool:
         self._path.unlink(missing_ok=True)
 
     def _failure(self, error: OSError) -> AudioError:
-        return AudioError(
+        return DiskError(
             f"{self._path}: cannot be written ({error.strerror}); choose another folder with "
             "--out or make room."
         )

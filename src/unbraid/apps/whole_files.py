@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from unbraid.errors import AudioError
+from unbraid.errors import AudioError, DiskError
 
 _NUM_ATTEMPTS = 5
 
@@ -162,6 +162,6 @@ def _move_files(source: Path, target: Path) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> AudioError:
-    return AudioError(
+    return DiskError(
         f"{path}: cannot be written ({error.strerror}); choose another folder or make room."
     )

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 from unbraid.apps.whole_files import make_folder, remove_empty
-from unbraid.errors import AudioError
+from unbraid.errors import DiskError
 
 _LOCK = "lock"
 _PATIENCE_WITH_OTHER_MACHINES_S = 24 * 3600
@@ -94,8 +94,8 @@ def enter_workplace(out_dir: Path, results: Path) -> Workplace | None:
         return Workplace(private, None, new_folders)
     except OSError as error:
         remove_empty(new_folders)
-        raise AudioError(
-            f"{out_dir}: cannot be written ({error.strerror}); choose another folder with --out."
+        raise DiskError(
+            f"{out_dir}: cannot be written ({error.strerror}); choose another folder."
         ) from error
 
 

@@ -27,7 +27,7 @@ from unbraid.audio.media import CannotOpenError, MediaReader, open_media
 from unbraid.audio.packed_file import PackedFileReader, is_packed
 from unbraid.audio.seek_point import SeekPoint
 from unbraid.audio.sound_files import SoundFileReader, is_for_libsndfile
-from unbraid.errors import AudioError
+from unbraid.errors import AudioError, DiskError
 from unbraid.types import Waveform
 
 _Reader: TypeAlias = SoundFileReader | MediaReader | PackedFileReader
@@ -311,9 +311,10 @@ def _checked_head(path: Path) -> bytes:
         raise AudioError(f"{path}: no such file.") from error
     except PermissionError as error:
         raise AudioError(f"{path}: no permission to read it.") from error
-    except (OSError, ValueError) as error:
-        words = getattr(error, "strerror", None) or str(error)
-        raise AudioError(f"{path}: cannot be opened ({words}).") from error
+    except OSError as error:
+        raise DiskError(f"{path}: cannot be opened ({error.strerror or error}).") from error
+    except ValueError as error:  # for example a name with a zero in it
+        raise AudioError(f"{path}: cannot be opened ({error}).") from error
     if not head:
         raise AudioError(f"{path}: the file is empty (0 bytes).")
     return head

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from unbraid.errors import AudioError
+from unbraid.errors import AudioError, DiskError
 
 _LITTLE_SPACE_BYTES = 2**20
 
@@ -89,7 +89,7 @@ class PartialFile:
             why = " ".join(str(error).split()).removeprefix("Error : ").rstrip(".")
         if self._is_disk_full():
             why = "the disk is full"
-        return AudioError(
+        return DiskError(
             f"{self.path}: cannot be written ({why}); nothing half-written was kept. "
             "Choose another folder with --out or make room."
         )

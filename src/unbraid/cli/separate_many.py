@@ -69,7 +69,11 @@ def separate_many(
     ] = None,
     cores: Annotated[int, typer.Option(help="How many cores a worker has.")] = 1,
     retries: Annotated[
-        int, typer.Option(help="How often a recording that fails is tried again.")
+        int,
+        typer.Option(
+            help="How often a recording is tried again where a worker, a disk or the network "
+            "failed."
+        ),
     ] = 2,
     device: flags.Device = "auto",
     segment: flags.Segment = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated
@@ -104,10 +105,23 @@ def serve(
     from unbraid.checkpoints import find_prompts, model_info
     from unbraid.cli.devices import parse_devices
     from unbraid.cli.separate import split_names
+    from unbraid.errors import ConfigError
     from unbraid.serve.jobs import Limits, Offer
     from unbraid.serve.server import ServeOptions
     from unbraid.serve.server import serve as run
 
+    limits_in_words = {
+        "--keep": keep,
+        "--max-queue": max_queue,
+        "--max-upload": max_upload,
+        "--max-audio": max_audio,
+        "--max-channels": max_channels,
+        "--max-stems": max_stems,
+        "--max-disk": max_disk,
+    }
+    for flag, value in limits_in_words.items():
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{flag} {value:g}: must be a number above 0.")
     options = ServeOptions(host, port, _token(token_file), spool, jobs, grace)
     limits = Limits(
         upload_bytes=round(max_upload * _MIB),

@@ -11,12 +11,21 @@ from unbraid.cluster.crew import Crew, Done, Joined
 from unbraid.cluster.manifest import Entry
 from unbraid.cluster.table import Row
 from unbraid.cluster.worker import Outcome
-from unbraid.errors import ClusterError, UnbraidError
+from unbraid.errors import (
+    AudioError,
+    ClusterError,
+    ConfigError,
+    DiskError,
+    PromptError,
+    UnbraidError,
+)
 
 #: How long to wait for something to happen before looking after the crew again.
 _LOOK_EVERY_S = 1.0
 #: How long to leave a recording alone that another run is at.
 _PATIENCE_WITH_OTHERS_S = 2.0
+#: What a recording is at fault for, or what is asked of it: no worker can do better.
+_FINAL = (AudioError, ConfigError, PromptError)
 
 
 @dataclass
@@ -47,8 +56,9 @@ def dispatch(
 ) -> None:
     """Have all recordings separated, in order, as workers become free.
 
-    What fails is tried again, if possible on a worker that has not tried yet; what a lost worker
-    had on hand likewise. What another run has on hand comes later, and is waited for.
+    What fails is tried again, if possible on a worker that has not tried yet, unless the recording
+    or what is asked is at fault; what a lost worker had on hand likewise. What another run has on
+    hand comes later, and is waited for.
 
     Args:
         entries: The recordings.
@@ -127,7 +137,8 @@ class _Dispatch:
     def _fail(self, worker: str, current: _Open, outcome: Outcome, error: UnbraidError) -> None:
         current.num_failures += 1
         current.tried.add(worker)
-        if current.num_failures > self._num_retries:
+        is_final = isinstance(error, _FINAL) and not isinstance(error, DiskError)
+        if is_final or current.num_failures > self._num_retries:
             self._report(worker, current, outcome, error)
         else:
             self._again.append(current)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import difflib
-import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
 from unbraid.apps.recordings import same_for_all_systems
 from unbraid.cluster import stores
-from unbraid.errors import ConfigError, DataError
+from unbraid.errors import ConfigError, DataError, in_brief
 
 _COLUMNS = ("path", "prompts", "name")
+_OTHER_SEPARATORS = {";": "';'", "\t": "a tab"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def read_entries(
     ``name``; other columns are left alone. Anything else is a list, one path a line.
 
     A recording without a name is called after its place below the root, without its extension;
-    one that lies elsewhere after its file.
+    one that lies elsewhere after its file. Of an address of the web the path counts, decoded.
 
     Args:
         manifest: A path or an address.
@@ -98,16 +98,19 @@ def read_entries(
         DownloadError, MissingExtra: As ``stores.read``.
     """
     text = _text_of(manifest)
+    if not text.strip():
+        raise DataError(f"{manifest}: the manifest is empty; write one recording a line.")
     if root is None:
         root = _parent(manifest)
-    is_table = manifest.lower().endswith(".csv")
+    is_table = stores.without_query(manifest).lower().endswith(".csv")
     rows = _rows_of_table(manifest, text) if is_table else _rows_of_list(text)
     entries: list[Entry] = []
     taken: dict[str, int] = {}
     for number, path, prompts, name in rows:
         if not path:
             raise DataError(f"{manifest}, line {number}: there is no path.")
-        path, track = _placed(path, root)
+        path, place_below = _placed(path, root)
+        track = _without_extension(place_below)
         if name:
             track = PurePosixPath(name)
             if track.is_absolute() or ".." in track.parts or not track.parts:
@@ -115,6 +118,11 @@ def read_entries(
                     f"{manifest}, line {number}: the name {name!r} must stay inside the output "
                     "folder; leave out '..' and a '/' at its beginning."
                 )
+        if track.name in ("", ".."):
+            raise DataError(
+                f"{manifest}, line {number}: {path} ends in no file name; give the recording one "
+                "in a column 'name'."
+            )
         place = same_for_all_systems(place_of(track))
         if place in taken:
             raise DataError(
@@ -135,13 +143,21 @@ _Row = tuple[int, str, tuple[str, ...], str]
 def _rows_of_table(manifest: str, text: str) -> Iterator[_Row]:
     reader = csv.DictReader(text.splitlines(keepends=True), restval="")
     columns = reader.fieldnames or ()
-    if "path" not in columns:
-        raise DataError(f"{manifest}: the manifest lacks the column path.")
+    for separator, name in _OTHER_SEPARATORS.items():
+        # Spreadsheets write them where a comma stands in numbers.
+        if len(columns) == 1 and separator in columns[0]:
+            raise DataError(
+                f"{manifest}: {name} stands between its columns; save it with commas there."
+            )
     for column in columns:
         # Other columns are somebody else's, but these are slips.
         near = difflib.get_close_matches(column.strip().lower(), _COLUMNS, 1, cutoff=0.8)
         if near and column not in _COLUMNS:
             raise DataError(f"{manifest}: unknown column {column!r}; did you mean {near[0]!r}?")
+    if "path" not in columns:
+        raise DataError(
+            f"{manifest}: the manifest lacks the column 'path'; it has {in_brief(columns)}."
+        )
     for row in reader:
         prompts = tuple(each.strip() for each in (row.get("prompts") or "").split(","))
         yield (
@@ -178,27 +194,23 @@ def _text_of(manifest: str) -> str:
 
 def _parent(manifest: str) -> str:
     if stores.is_address(manifest):
-        return manifest.rpartition("/")[0]
+        return stores.without_query(manifest).rpartition("/")[0]
     return str(Path(manifest).absolute().parent)
 
 
 def _placed(path: str, root: str) -> tuple[str, PurePath]:
-    """Where a recording is, and what its results are called."""
+    """Where a recording is, and what its file is called below the root."""
     if stores.is_address(path) or (stores.is_address(root) and not path.startswith("/")):
-        base = root.rstrip("/") + "/"
         if not stores.is_address(path):
-            path = base + path
-        below = path.removeprefix(base) if path.startswith(base) else posixpath.basename(path)
-        return path, _without_extension(PurePosixPath(below))
+            path = f"{root.rstrip('/')}/{path}"
+        return path, stores.name_below(path, root)
     place = Path(path).expanduser()
     folder = Path(root).expanduser().absolute()
     place = place if place.is_absolute() else folder / place
     inside = place.is_relative_to(folder) and ".." not in place.relative_to(folder).parts
-    return str(place), _without_extension(
-        place.relative_to(folder) if inside else PurePath(place.name)
-    )
+    return str(place), place.relative_to(folder) if inside else PurePath(place.name)
 
 
 def _without_extension(path: PurePath) -> PurePath:
     # "..wav" without its extension would be a folder.
-    return path if path.stem in (".", "..") else path.with_name(path.stem)
+    return path if path.stem in ("", ".", "..") else path.with_name(path.stem)

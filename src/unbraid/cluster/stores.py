@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from unbraid.apps.recordings import Origin
 from unbraid.checkpoints.network import offline_switch
 from unbraid.data.ranges import NOT_AFAR, connect
-from unbraid.errors import AudioError, DataError, DownloadError
+from unbraid.errors import AudioError, DataError, DiskError, DownloadError
 
 
 def is_address(text: str) -> bool:
@@ -22,8 +22,43 @@ def is_address(text: str) -> bool:
     return "://" in text
 
 
+def without_query(address: str) -> str:
+    """An address of the web without what follows its path, which may be a signature.
+
+    Others stay as they are: in their names ``?`` and ``#`` are characters like any other.
+
+    >>> without_query("https://h/a.wav?sig=b/c"), without_query("s3://b/what?.wav")
+    ('https://h/a.wav', 's3://b/what?.wav')
+    """
+    if not _is_of_the_web(address):
+        return address
+    return urlsplit(address)._replace(query="", fragment="").geturl()
+
+
+def name_below(address: str, folder: str) -> PurePosixPath:
+    """What a file is called below a folder of its store, and by its own name elsewhere.
+
+    Addresses of the web are decoded.
+
+    >>> name_below("https://h/in/a%20b/c.wav?x=/d", "https://h/in").as_posix()
+    'a b/c.wav'
+    >>> name_below("s3://other/c.wav", "s3://in").as_posix()
+    'c.wav'
+    """
+    plain = without_query(address)
+    base = without_query(folder).rstrip("/") + "/"
+    text = plain.removeprefix(base) if plain.startswith(base) else plain.rpartition("/")[2]
+    name = PurePosixPath(unquote(text) if _is_of_the_web(address) else text)
+    # It must not lead out of the folder that results go to.
+    is_inside = not name.is_absolute() and ".." not in name.parts
+    return name if is_inside else PurePosixPath(name.name)
+
+
 def origin_of(address: str) -> Origin:
     """What a store says about one of its files.
+
+    The query of an address of the web is left out: a signature is another one tomorrow, and
+    nobody else's business.
 
     Raises:
         AudioError: If there is no such file.
@@ -41,7 +76,7 @@ def origin_of(address: str) -> Origin:
             modified_ns = round(store.modified(path).timestamp() * 1e6) * 1000
         except (NotImplementedError, KeyError, AttributeError):
             modified_ns = 0  # this store keeps no time of change; the size has to do
-    return Origin(address, int(facts.get("size") or 0), modified_ns)
+    return Origin(without_query(address), int(facts.get("size") or 0), modified_ns)
 
 
 def fetch(address: str, to: Path) -> None:
@@ -143,6 +178,10 @@ def remove(address: str) -> None:
         raise _cannot_put(address, error) from error
 
 
+def _is_of_the_web(address: str) -> bool:
+    return urlsplit(address).scheme in ("http", "https")
+
+
 def _open(address: str) -> tuple[Any, str]:
     scheme = urlsplit(address).scheme
     if scheme not in NOT_AFAR and (switch := offline_switch()):
@@ -171,8 +210,8 @@ def _putting(address: str) -> Iterator[None]:
         raise _cannot_put(address, error) from error
 
 
-def _cannot_put(address: str, error: Exception) -> AudioError:
-    return AudioError(
+def _cannot_put(address: str, error: Exception) -> DiskError:
+    return DiskError(
         f"{address}: cannot be written ({_reason(error)}); check the address and your rights there."
     )
 

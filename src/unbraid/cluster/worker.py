@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,7 @@ from unbraid.apps.separate_files import FileJob, FileResult, SeparateOptions
 from unbraid.apps.separator import Separator, load_separator
 from unbraid.apps.sidecar import marker_content, parse_sidecar
 from unbraid.apps.whole_files import remove_empty
+from unbraid.audio import safe_name
 from unbraid.checkpoints import find_prompts, model_info
 from unbraid.cluster import stores
 from unbraid.cluster.claims import Claims
@@ -178,7 +179,7 @@ class Worker:
             recording = RecordingFile(Path(entry.path), entry.track)
             if stores.is_address(entry.path):
                 # The name decides what a video is, and says what an error is about.
-                copy = scratch / PurePath(entry.path).name
+                copy = scratch / safe_name(stores.name_below(entry.path, "").name)
                 recording = RecordingFile(copy, entry.track, stores.origin_of(entry.path))
             try:
                 if stores.is_address(self._setup.out):
@@ -195,7 +196,7 @@ class Worker:
     ) -> FileResult | None:
         job = self._job(recording, entry, Path(self._setup.out))
         try:
-            return job.attempt(None, cancel, lambda: _bring(recording))
+            return job.attempt(None, cancel, lambda: _bring(entry, recording))
         finally:
             remove_empty(job.new_folders)
 
@@ -226,7 +227,7 @@ class Worker:
                 for address in addresses.values():
                     if stores.exists(address):
                         raise ConfigError(f"{address}: {obstacle}")
-            result = job.attempt(None, cancel, lambda: _bring(recording))
+            result = job.attempt(None, cancel, lambda: _bring(entry, recording))
             assert result is not None, "the folder is this worker's own"
             # Whoever took this worker for dead is at it, or has finished and taken all claims away.
             if not claim.is_held:
@@ -251,6 +252,6 @@ class Worker:
         return FileJob(self._separator, recording, entry.prompts, folder, self._setup.options)
 
 
-def _bring(recording: RecordingFile) -> None:
+def _bring(entry: Entry, recording: RecordingFile) -> None:
     if recording.origin is not None:
-        stores.fetch(recording.origin.address, recording.path)
+        stores.fetch(entry.path, recording.path)

@@ -1,4 +1,4 @@
 """A server that separates what is sent to it, and the client for it.
 
-``client`` needs nothing beside Python; all else needs ``pip install 'unbraid[serve]'``.
+``client`` needs no other package; all else needs ``pip install 'unbraid[serve]'``.
 """

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
+from unbraid.apps.loopback import is_called_loopback, is_loopback
 from unbraid.errors import ConfigError
 from unbraid.serve.refusals import Refusal
 
 _SHORTEST_TOKEN = 16
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server at ``host``.
-
-    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "example.org")]
-    [True, True, True, False, False]
-    """
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_token(host: str, token: str | None) -> None:
@@ -74,17 +62,10 @@ def check_access(request: Request, token: str | None) -> None:
     host = request.headers.get("host", "")
     origin = request.headers.get("origin")
     is_foreign = origin is not None and urlsplit(origin).netloc != host
-    if is_foreign or not _is_named_loopback(host):
+    if is_foreign or not is_called_loopback(host):
         raise Refusal(
             403,
             "Forbidden",
             "without a token this server answers this machine only; call it by the address that it "
             "printed when it started.",
         )
-
-
-def _is_named_loopback(host: str) -> bool:
-    try:
-        return is_loopback(urlsplit(f"//{host}").hostname or "")
-    except ValueError:
-        return False

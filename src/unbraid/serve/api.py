@@ -11,7 +11,13 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import (
+    FileResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    StreamingResponse,
+)
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
@@ -133,6 +139,11 @@ def _open_routes(service: Service) -> APIRouter:
         if service.book.is_closed:
             raise Refusal(503, "Stopping", "the server is about to stop; try again later.", 10)
         return HealthAnswer(status="ok")
+
+    @router.get("/", include_in_schema=False)
+    def front_door() -> RedirectResponse:
+        # Relative, for a proxy may have the server below a path of its own.
+        return RedirectResponse("docs")
 
     return router
 

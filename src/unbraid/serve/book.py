@@ -18,6 +18,7 @@ from unbraid.serve.metrics import Metrics
 from unbraid.serve.refusals import Refusal
 from unbraid.serve.spool import Spool
 
+_MIB = 2**20
 _SHORTEST_RETRY_S = 1
 _LONGEST_RETRY_S = 300
 #: What a job is taken to last before any was seen, and how fast that is forgotten.
@@ -159,8 +160,9 @@ class JobBook:
                 raise Refusal(
                     413,
                     "TooLarge",
-                    f"the stems could take {job.most_bytes} bytes; {self._limits.disk_bytes} are "
-                    "there for all. Ask for fewer, or send the recording in pieces.",
+                    f"the stems could take {job.most_bytes / _MIB:.1f} MiB; "
+                    f"{self._limits.disk_bytes / _MIB:.1f} MiB are there for all. Ask for fewer, "
+                    "or send the recording in pieces.",
                 )
             if self._num_bytes + job.most_bytes > self._limits.disk_bytes:
                 raise _no_room()

@@ -1,4 +1,4 @@
-"""The client of ``unbraid serve``. It needs Python and nothing else.
+"""The client of ``unbraid serve``. It needs no other package, so not PyTorch either.
 
 >>> from unbraid.serve.client import Client
 >>> client = Client("http://127.0.0.1:8000")  # doctest: +SKIP
@@ -73,7 +73,7 @@ class Client:
         num_refused: How often the server was full.
 
     Raises:
-        ConfigError: For an address that is none.
+        ConfigError: For an address that is none, or a token that no header can carry.
     """
 
     def __init__(
@@ -84,12 +84,25 @@ class Client:
         timeout_s: float = 60.0,
         patience_s: float = 600.0,
     ) -> None:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"{address}: no address; write it like http://127.0.0.1:8000.")
+        try:
+            parts = urlsplit(address)
+            host, self._port = parts.hostname or "", parts.port
+            # What cannot be looked up would end the first request in an error of Python's.
+            host.encode("idna")
+        except ValueError as error:
+            raise _no_address(address, f" ({error})") from error
+        if parts.scheme not in ("http", "https") or not host:
+            raise _no_address(address)
         self._parts = parts
-        self._host = parts.hostname
-        self._token = token or os.environ.get("UNBRAID_TOKEN")
+        self._host = host
+        self._path = quote(parts.path.rstrip("/"), safe="/%")
+        # Whoever reads a token from a file has a line.
+        self._token = (token or os.environ.get("UNBRAID_TOKEN") or "").strip()
+        if not (self._token.isascii() and self._token.isprintable()) or " " in self._token:
+            raise ConfigError(
+                "the token must be plain ASCII without blanks; give the one that the server was "
+                "started with."
+            )
         self._timeout_s = timeout_s
         self._patience_s = patience_s
         self.num_refused = 0
@@ -109,7 +122,8 @@ class Client:
 
         Args:
             recording: The file.
-            prompts: What to separate it into; names may repeat.
+            prompts: What to separate it into; names may repeat. One text is taken for names with
+                commas between them.
             options: Further fields of the form: ``format``, ``depth``, ``residual``, ...
 
         Raises:
@@ -117,7 +131,7 @@ class Client:
             ServiceError: If the server cannot be reached, or does not take the upload.
         """
         path = Path(recording)
-        fields = {"prompts": ",".join(prompts)}
+        fields = {"prompts": prompts if isinstance(prompts, str) else ",".join(prompts)}
         fields |= {name: _text(value) for name, value in options.items() if value is not None}
         ends = time.monotonic() + self._patience_s
         while True:
@@ -196,12 +210,18 @@ class Client:
 
         Raises:
             ServiceError: If there are no stems, or the server breaks off.
-            AudioError: If a file cannot be written.
+            AudioError: If the folder cannot be made, or a file not be written.
         """
         status = self.status(job_id)
         if status.state != "done":
             raise ServiceError(f"job {job_id} is {status.state}, so there are no stems to fetch.")
         folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise errors.AudioError(
+                f"{folder}: no folder can be made there ({error.strerror}); choose another one."
+            ) from error
         extension = status.answer["format"]
         files = {}
         for stem in status.answer["stems"]:
@@ -226,7 +246,7 @@ class Client:
 
         Args:
             recording: The file.
-            prompts: What to separate it into.
+            prompts: What to separate it into, as for ``submit``.
             folder: Where the stems go.
             on_status: Called now and then with where the job stands.
             options: As for ``submit``.
@@ -260,22 +280,26 @@ class Client:
         )
         tail = f"\r\n--{boundary}--\r\n".encode()
         try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                headers = {
-                    "Content-Type": f"multipart/form-data; boundary={boundary}",
-                    "Content-Length": str(len(head.encode()) + size + len(tail)),
-                }
+            file = path.open("rb")
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            headers = {
+                "Content-Type": f"multipart/form-data; boundary={boundary}",
+                "Content-Length": str(len(head.encode()) + size + len(tail)),
+            }
 
-                def body() -> Iterator[bytes]:
-                    yield head.encode()
+            def body() -> Iterator[bytes]:
+                yield head.encode()
+                try:
                     while block := file.read(_BLOCK_BYTES):
                         yield block
-                    yield tail
+                except OSError as error:
+                    raise _unreadable(path, error) from error
+                yield tail
 
-                return self._asked("POST", "/v1/jobs", headers, body())
-        except OSError as error:
-            raise errors.AudioError(f"{path}: cannot be read ({error.strerror}).") from error
+            return self._asked("POST", "/v1/jobs", headers, body())
 
     def _asked(
         self,
@@ -285,24 +309,24 @@ class Client:
         body: Iterator[bytes] | None = None,
     ) -> dict[str, Any]:
         with self._answer(method, address, headers, body) as response:
-            return _json(response.read())
+            return _json(self._read(response))
 
     def _fetch(self, address: str, path: Path) -> None:
         temporary = path.with_name(f".unbraid-{secrets.token_hex(4)}.partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with self._answer("GET", address) as response, temporary.open("xb") as file:
-                missing = int(response.headers["Content-Length"])
-                while block := response.read(_BLOCK_BYTES):
-                    missing -= len(block)
+                expected = response.length
+                while block := self._read(response, _BLOCK_BYTES):
                     file.write(block)
-            if missing:
+                num_bytes = file.tell()
+            if expected not in (None, num_bytes):
                 raise _Unreachable(f"{self._host}: the server broke off; fetch the stems again.")
             temporary.replace(path)
         except OSError as error:
             raise errors.AudioError(f"{path}: cannot be written ({error.strerror}).") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
 
     @contextmanager
     def _answer(
@@ -319,7 +343,7 @@ class Client:
         try:
             # It may not want all of it, and perhaps it has said why.
             with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, self._parts.path.rstrip("/") + address, body, sent)
+                connection.request(method, self._path + address, body, sent)
             response = connection.getresponse()
             if response.status >= 400:
                 raise _refusal(response.status, response.headers["Retry-After"], response.read())
@@ -332,22 +356,27 @@ class Client:
         except BaseException:
             connection.close()
             raise
-        # What goes wrong from here on belongs to whoever reads.
         try:
             yield response
-        except http.client.HTTPException as error:
-            raise _Unreachable(f"{self._host}: the server broke off; try again.") from error
         finally:
             connection.close()
 
+    def _read(self, response: http.client.HTTPResponse, num_bytes: int | None = None) -> bytes:
+        """So much of an answer, or all of it."""
+        try:
+            return response.read(num_bytes)
+        except (OSError, http.client.HTTPException) as error:
+            raise _Unreachable(
+                f"{self._host}: the server broke off ({error}); try again."
+            ) from error
+
     def _connection(self) -> http.client.HTTPConnection:
-        port = self._parts.port
         if self._parts.scheme == "https":
             context = ssl.create_default_context()
             return http.client.HTTPSConnection(
-                self._host, port, timeout=self._timeout_s, context=context
+                self._host, self._port, timeout=self._timeout_s, context=context
             )
-        return http.client.HTTPConnection(self._host, port, timeout=self._timeout_s)
+        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
 
 
 class _Unreachable(ServiceError):
@@ -360,6 +389,14 @@ class _Full(ServiceError):
     def __init__(self, detail: str, retry_after_s: float) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+def _no_address(address: str, why: str = "") -> ConfigError:
+    return ConfigError(f"{address}: no address{why}; write it like http://127.0.0.1:8000.")
+
+
+def _unreadable(path: Path, error: OSError) -> errors.AudioError:
+    return errors.AudioError(f"{path}: cannot be read ({error.strerror}).")
 
 
 def _status(answer: Mapping[str, Any]) -> JobStatus:

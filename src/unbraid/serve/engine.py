@@ -21,6 +21,7 @@ from unbraid.apps.separator import Separator
 from unbraid.errors import Cancelled, UnbraidError
 from unbraid.serve.book import JobBook
 from unbraid.serve.jobs import Failure, Job, JobRequest, Offer, Stem
+from unbraid.serve.refusals import in_fields
 from unbraid.serve.spool import Spool
 from unbraid.types import Progress
 
@@ -145,7 +146,8 @@ class Engine:
 
     def _failure(self, job: Job, error: UnbraidError) -> Failure:
         return Failure(
-            type(error).__name__, without_paths(str(error), self._spool.recording(job.id))
+            type(error).__name__,
+            in_fields(without_paths(str(error), self._spool.recording(job.id))),
         )
 
 
@@ -169,7 +171,7 @@ def _facts(result: FileResult) -> Mapping[str, Any]:
             _stem(name, result.stems[name], stem) for name, stem in record["stems"].items()
         ),
         "residual_to_mixture_db": record["residual_to_mixture_db"],
-        "warnings": tuple(record["warnings"]),
+        "warnings": tuple(map(in_fields, record["warnings"])),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from unbraid.audio import FormatChoice
 from unbraid.audio.formats import Container, Depth
 from unbraid.config import parse
-from unbraid.errors import ConfigError
+from unbraid.errors import ConfigError, PromptError
 
 #: ``expired``: it was done once; its stems were kept for their time, or deleted on request.
 State: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled", "expired"]
@@ -225,6 +225,9 @@ class Offer:
         prompts: What may be asked for.
         sample_rate: What the model works at; recordings may have any rate.
         limits: What is taken.
+
+    Raises:
+        PromptError: If there is no prompt, so that no job could be.
     """
 
     model: str
@@ -232,3 +235,10 @@ class Offer:
     prompts: tuple[str, ...]
     sample_rate: int
     limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise PromptError(
+                f"{self.model}: has learned no prompts, so there is nothing to offer; name some "
+                "that were taught with --prompts, or choose another model."
+            )

@@ -147,7 +147,8 @@ def _too_large(limits: Limits) -> Refusal:
     return Refusal(
         413,
         "TooLarge",
-        f"an upload may have {limits.upload_bytes} bytes; send less, for example as FLAC.",
+        f"an upload may have {limits.upload_bytes / 2**20:.1f} MiB; send less, for example "
+        "as FLAC.",
     )
 
 

@@ -157,7 +157,9 @@ def _in_order(
 
 
 def _here(info: ModelInfo) -> ModelChoice:
-    facts = f"{info.num_parameters / 1e6:.1f} million parameters, {_rate(info.sample_rate)}"
+    facts = f"{info.num_parameters / 1e6:.1f} million parameters"
+    if (rate := _rate(info.sample_rate)) not in info.description:
+        facts += f", {rate}"
     about = f"{info.description.rstrip('.')}. {facts}." if info.description else f"{facts}."
     return ModelChoice(info.name, info.licence, about, info.source, is_here=True)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unbraid.apps.loopback import is_loopback
 from unbraid.errors import ConfigError
 
-#: Addresses at which only this machine can reach the page.
-_OWN_ADDRESSES = frozenset({"127.0.0.1", "localhost", "::1"})
 _HIGHEST_PORT = 65_535
 
 
@@ -59,7 +58,7 @@ class WebOptions:
     @property
     def is_private(self) -> bool:
         """Whether only this machine can reach the page."""
-        return self.host in _OWN_ADDRESSES and not self.is_shared
+        return is_loopback(self.host) and not self.is_shared
 
     @property
     def may_download(self) -> bool:

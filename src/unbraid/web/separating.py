@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -70,6 +70,19 @@ class Wishes:
 
 
 @dataclass(frozen=True)
+class _Brought:
+    """What of the visitor's own a separation asks for.
+
+    Attributes:
+        prompts: Prompt → its file.
+        clips: Prompt by example → the clip that shows it.
+    """
+
+    prompts: Mapping[str, Path]
+    clips: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
 class Track:
     """The mixture or a stem, as the page shows it.
 
@@ -104,7 +117,8 @@ class Separated:
         tracks: The mixture, then the stems.
         left_over_db: Energy of the mixture minus the stems relative to the mixture.
         warnings: What the visitor should know.
-        command: What gives the same stems on the command line.
+        command: What gives the same stems on the command line, in the folder with the recording,
+            and with the clips and prompt files of the visitor's own that it names.
     """
 
     recording: str
@@ -162,12 +176,12 @@ def separate(
             raise ConfigError(
                 f"{len(wishes.prompts)} stems at once are too many; ask for {MOST_STEMS} at most."
             )
-        listed_folder(wishes.model)
+        brought = _brought(visitor, wishes, listed_folder(wishes.model))
         visitor.files.clear()
         visitor.archive.clear()
         tell(HowFar("Loading the model"))
-        result = _separate(visitor, upload, wishes, options, tell)
-        return _shown(visitor, upload, wishes, result, tell)
+        result = _separate(visitor, upload, wishes, brought, options, tell)
+        return _shown(visitor, upload, result, _command(upload, wishes, brought), tell)
 
 
 def readable(error: UnbraidError, visitor: Visitor) -> str:
@@ -181,14 +195,14 @@ def _separate(
     visitor: Visitor,
     upload: Upload,
     wishes: Wishes,
+    brought: _Brought,
     options: WebOptions,
     tell: Callable[[HowFar], None],
 ) -> FileResult:
     info = model_info(wishes.model)
-    shown = visitor.examples if read_config(info.path).tagger is not None else {}
-    clips = {name: shown[name] for name in wishes.counts if name in shown}
+    clips = brought.clips
     names = [name for name in wishes.counts if name not in clips]
-    asked = find_prompts(info.path, [*_own_prompts(visitor, names, info.path), *names])
+    asked = find_prompts(info.path, [*brought.prompts.values(), *names])
     separator = load_separator(
         info.path,
         SeparationConfig(gate=wishes.is_gated),
@@ -221,23 +235,27 @@ def _separate(
     )
 
 
-def _own_prompts(visitor: Visitor, names: Sequence[str], model: Path) -> list[Path]:
-    """The files of the prompts that the visitor taught or brought."""
+def _brought(visitor: Visitor, wishes: Wishes, model: Path) -> _Brought:
+    shown = visitor.examples if read_config(model).tagger is not None else {}
+    clips = {name: shown[name] for name in wishes.counts if name in shown}
     if not visitor.prompts:
-        return []
+        return _Brought({}, clips)
     fingerprint = model_fingerprint(model)
-    return [
-        stored.path
+    prompts = {
+        stored.name: stored.path
         for stored in map(open_prompt, visitor.prompts)
-        if stored.name in names and stored.prompt.fingerprint == fingerprint
-    ]
+        if stored.name in wishes.counts
+        and stored.name not in clips
+        and stored.prompt.fingerprint == fingerprint
+    }
+    return _Brought(prompts, clips)
 
 
 def _shown(
     visitor: Visitor,
     upload: Upload,
-    wishes: Wishes,
     result: FileResult,
+    command: str,
     tell: Callable[[HowFar], None],
 ) -> Separated:
     """Sounds to play and pictures to look at, for the mixture and every stem."""
@@ -281,7 +299,7 @@ def _shown(
         tuple(tracks),
         record["residual_to_mixture_db"],
         result.warnings,
-        _command(upload, wishes),
+        command,
     )
 
 
@@ -303,9 +321,19 @@ def _blocks(path: Path) -> tuple[Iterator[Float[Tensor, "channel _"]], int, floa
     return read_blocks(path), info.sample_rate, info.duration_s
 
 
-def _command(upload: Upload, wishes: Wishes) -> str:
-    words = ["unbraid", "separate", upload.name, "-m", wishes.model]
-    words += ["-p", ",".join(wishes.prompts)]
+def _command(upload: Upload, wishes: Wishes, brought: _Brought) -> str:
+    """What gives the same stems in the folder with the visitor's files."""
+    words = ["unbraid", "separate", _as_path(upload.name), "-m", wishes.model]
+    prompts = [
+        _as_path(brought.prompts[name].name) if name in brought.prompts else name
+        for name in wishes.prompts
+        if name not in brought.clips
+    ]
+    if prompts:
+        words += ["-p", ",".join(prompts)]
+    for name in wishes.prompts:
+        if name in brought.clips:
+            words += ["--query", _as_path(brought.clips[name].name)]
     if wishes.container != "wav":
         words.append(f"--{wishes.container}")
     if wishes.is_gated:
@@ -313,3 +341,8 @@ def _command(upload: Upload, wishes: Wishes) -> str:
     if wishes.has_residual:
         words.append("--residual")
     return shlex.join(words)
+
+
+def _as_path(name: str) -> str:
+    """A file's name that cannot be taken for a flag."""
+    return f"./{name}" if name.startswith("-") else name

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from unbraid.apps.loopback import is_called_loopback
 from unbraid.errors import ConfigError, MissingExtra
 from unbraid.web.files import routes
 from unbraid.web.options import WebOptions
@@ -21,7 +22,9 @@ from unbraid.web.visitors import Visitors
 
 try:
     import gradio as gr
+    from starlette.datastructures import Headers
     from starlette.middleware import Middleware
+    from starlette.responses import PlainTextResponse
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ModuleNotFoundError as error:
     raise MissingExtra(
@@ -89,6 +92,12 @@ def running(options: WebOptions) -> Iterator[str]:
             visitors.leave_all()
 
 
+def middleware(options: WebOptions) -> list[Middleware]:
+    """What every request to the page goes through."""
+    own_name = [Middleware(_OwnNameOnly)] if options.is_private else []
+    return [Middleware(_OwnContentOnly), *own_name]
+
+
 def _launch(page: gr.Blocks, visitors: Visitors, options: WebOptions) -> str:
     page.queue(max_size=100)
     try:
@@ -103,7 +112,7 @@ def _launch(page: gr.Blocks, visitors: Visitors, options: WebOptions) -> str:
             max_file_size=round(options.max_size_mb * 1e6),
             app_kwargs={
                 "routes": routes(visitors),
-                "middleware": [Middleware(_OwnContentOnly)],
+                "middleware": middleware(options),
                 "docs_url": None,
                 "redoc_url": None,
             },
@@ -181,6 +190,25 @@ class _OwnContentOnly:
             await send(message)
 
         await self._app(scope, receive, send_with_policy)
+
+
+class _OwnNameOnly:
+    """Turns away who calls a page of this machine by another name than this machine's."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_request = scope["type"] != "lifespan"
+        if not is_request or is_called_loopback(Headers(scope=scope).get("host", "")):
+            await self._app(scope, receive, send)
+            return
+        answer = PlainTextResponse(
+            "This page answers this machine only; call it by the address that it printed when it "
+            "started, or let others in with --host.",
+            403,
+        )
+        await answer(scope, receive, send)
 
 
 @contextmanager

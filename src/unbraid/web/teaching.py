@@ -128,7 +128,9 @@ def show_examples(visitor: Visitor, model: str, clips: Sequence[Path]) -> tuple[
         folder = visitor.new_folder("examples")
         visitor.examples = {}
         for number, (name, clip) in enumerate(name_queries(clips, config.prompts).items()):
-            kept = folder / f"{number}{clip.suffix}"
+            # Clips may have equal names, and the command that is shown names them.
+            kept = folder / str(number) / clip.name
+            kept.parent.mkdir()
             shutil.copyfile(clip, kept)
             visitor.examples[name] = kept
         return tuple(visitor.examples)
