@@ -10,13 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid.apps.odd_clips import doubts
 from unbraid.apps.queries import digest_of_clip
 from unbraid.audio import MEDIA_EXTENSIONS, probe, read_blocks
-from unbraid.dsp.mel import MelConfig, log_mel
 from unbraid.dsp.resample import resample
-from unbraid.dsp.stft import StftConfig
 from unbraid.errors import AudioError, in_brief
-from unbraid.mixing.textures import events, textures
 
 #: Of longer clips the beginning is taken.
 LONGEST_S = 60.0
@@ -28,12 +26,6 @@ _SILENCE_DBFS = -65.0
 _SILENCE_BELOW_LOUDEST_DB = 45.0
 _STRETCH_S = 0.02
 _MARGIN_S = 0.05
-
-# A clip whose likeness to every other one is below this sounds like something else. It is a
-# coarse measure: of clips in fives of one class of effects 4 % fall below, of clips that were
-# put among four of another class 13 %.
-_UNLIKE = 0.1
-_NUM_MELS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,57 +112,8 @@ def read_examples(paths: Sequence[Path], sample_rate: int) -> ExampleClips:
             f"sound, too little to learn from; give at least {LEAST_SOUND_S:g} s, better five "
             "clips of a second or more."
         )
-    return ExampleClips(tuple(clips), sample_rate, (*warnings, *_doubts(clips, sample_rate)))
-
-
-def likeness(
-    clips: Sequence[Float[Tensor, "_"]], sample_rate: int
-) -> Float[Tensor, "clip other_clip"]:
-    """How alike clips are, from -1 to 1: the cosine of what sets them apart from other sounds.
-
-    Compared are level and spread of every mel band and how the level comes and goes, each
-    relative to its mean and deviation over the sounds of ``mixing.textures``.
-    """
-    others = textures(2.0, sample_rate) | events(2.0, sample_rate)
-    usual = torch.stack([_profile(sound, sample_rate) for sound in others.values()])
-    profiles = torch.stack([_profile(clip, sample_rate) for clip in clips])
-    profiles = (profiles - usual.mean(dim=0)) / usual.std(dim=0).clamp_min(1e-3)
-    profiles = torch.nn.functional.normalize(profiles, dim=1)
-    return profiles @ profiles.T
-
-
-def _doubts(clips: Sequence[ExampleClip], sample_rate: int) -> list[str]:
-    """Clips that sound like none of the others, with the evidence."""
-    if len(clips) < 3:
-        return []
-    alike = likeness([clip.samples for clip in clips], sample_rate).fill_diagonal_(-1.0)
-    nearest = alike.amax(dim=1)
-    usual = float(nearest.median())
-    return [
-        f"{clip.path} sounds unlike the others: its likeness to the nearest of them is "
-        f"{closeness:.2f} (1 is the same, the others have {usual:.2f}). Is it the same sound?"
-        for clip, closeness in zip(clips, nearest.tolist(), strict=True)
-        if closeness < _UNLIKE
-    ]
-
-
-def _profile(samples: Float[Tensor, "time"], sample_rate: int) -> Float[Tensor, "feature"]:
-    n_fft = 2 * round(0.02 * sample_rate)
-    stft = StftConfig(n_fft, n_fft // 2, window="hann")
-    mel = MelConfig(sample_rate, stft, _NUM_MELS, 60.0, 0.45 * sample_rate)
-    frames = log_mel(samples[None], mel)[0]
-    power = 10.0 ** (frames / 10.0)
-    total = power.sum(dim=1)
-    is_loud = total >= 0.03 * total.amax()
-    level = 10.0 * power[is_loud].mean(dim=0).clamp_min(1e-12).log10()
-    # What is far below the loudest band belongs to the microphone.
-    level = level.clamp_min(float(level.amax()) - 60.0)
-    frames = frames.clamp_min(float(frames.amax()) - 60.0)
-    spread = frames.std(dim=0, unbiased=False)
-    in_time = torch.stack(
-        [is_loud.float().mean(), total.clamp_min(1e-12).log().std(unbiased=False)]
-    )
-    return torch.cat([level - level.mean(), spread, in_time])
+    warnings += doubts([clip.path for clip in clips], [clip.samples for clip in clips], sample_rate)
+    return ExampleClips(tuple(clips), sample_rate, tuple(warnings))
 
 
 def files_in(path: Path) -> list[Path]:
