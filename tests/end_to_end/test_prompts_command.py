@@ -128,12 +128,23 @@ def test_a_prompt_is_not_replaced_unless_asked(bell: Path) -> None:
     assert unbraid("prompts", "install", bell, "-m", "tiny", "--overwrite").code == 0
     assert unbraid("prompts", "install", bell, "-m", "tiny", "--as", "ding").code == 0
     assert {"ding", "door-bell"} <= rows().keys()
+    for taken in ("music", "Speech", "Residual", "background"):
+        refused = unbraid("prompts", "install", bell, "-m", "tiny", "--as", taken)
+        assert (refused.code, "means something already" in refused.error) == (3, True)
+
+
+def test_what_is_not_there_is_said_and_other_names_are_followed() -> None:
+    assert "--query CLIP" in unbraid("prompts", "list", "-m", "query-mini").stdout
+    shown = unbraid("prompts", "show", "music", "-m", "mini").stdout
+    assert "music-mix" in shown
+    assert "music, another name of it" in shown
+    assert unbraid("prompts", "show", "music", "-m", "mini", "--json").json["name"] == "music-mix"
 
 
 # ------------------------------------------------------------------ separate
 
 
-def separated(song: Path, out: Path, prompts: str, model: str = "tiny") -> dict[str, object]:
+def separated(song: Path, out: Path, prompts: str, model: str = "mini") -> dict[str, object]:
     outcome = unbraid(
         "separate", song, "-p", prompts, "-m", model, "-o", out, "--device", "cpu", "--json"
     )

@@ -13,10 +13,10 @@ from unbraid.dsp.resample import resample
 from unbraid.errors import AudioError, ConfigError
 from unbraid.mixing.recipe import Clip
 from unbraid.mixing.textures import events, textures
-from unbraid.prompts import canonical_name
+from unbraid.prompts import BACKGROUND, canonical_name
 
 #: Sounds of a folder that nobody asks for.
-ANYTHING = "background"
+ANYTHING = BACKGROUND
 
 _ASSETS = Path(__file__).with_name("assets")
 _OUR_RECORDINGS = {

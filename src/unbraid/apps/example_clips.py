@@ -69,15 +69,15 @@ class ExampleClips:
 def read_examples(paths: Sequence[Path], sample_rate: int) -> ExampleClips:
     """Read the clips of one sound.
 
-    The loudest channel is taken, since a mean of channels can cancel. Silent clips, and the same
-    file twice, are left out with a warning.
+    The loudest channel is taken, since a mean of channels can cancel. Silent clips, those that
+    cannot be read, and the same file twice are left out with a warning.
 
     Args:
         paths: Files, or folders whose recordings and videos are taken.
         sample_rate: What to bring them to, in Hz.
 
     Raises:
-        AudioError: If nothing is found, a file cannot be read, all clips are silent, or they
+        AudioError: If nothing is found, no clip can be read, all that can are silent, or they
             hold next to no sound.
     """
     files = [file for path in paths for file in files_in(path)]
@@ -88,9 +88,14 @@ def read_examples(paths: Sequence[Path], sample_rate: int) -> ExampleClips:
         )
     clips: list[ExampleClip] = []
     warnings = []
+    unreadable: list[AudioError] = []
     seen: dict[str, Path] = {}
     for file in files:
-        clip = read_clip(file, sample_rate)
+        try:
+            clip = read_clip(file, sample_rate)
+        except AudioError as error:
+            unreadable.append(error)
+            continue
         if clip.sha256 in seen:
             warnings.append(f"{file} is the same file as {seen[clip.sha256]}; it counts once.")
             continue
@@ -101,6 +106,9 @@ def read_examples(paths: Sequence[Path], sample_rate: int) -> ExampleClips:
         if clip.is_cut:
             warnings.append(f"{file}: only the first {LONGEST_S:.0f} s are used.")
         clips.append(clip)
+    if not clips and unreadable:
+        raise unreadable[0]
+    warnings += [f"{error} It was left out." for error in unreadable]
     sound_s = sum(_sound_s(clip, sample_rate) for clip in clips)
     if not clips:
         raise AudioError(
@@ -177,4 +185,10 @@ def _without_silent_ends(samples: Float[Tensor, "time"], sample_rate: int) -> Te
 
 
 def _sound_s(clip: ExampleClip, sample_rate: int) -> float:
-    return float(_is_sound(clip.samples, sample_rate).sum()) * _STRETCH_S
+    stretch = max(1, round(_STRETCH_S * sample_rate))
+    # The last stretch may be a short one.
+    lengths = [len(part) for part in clip.samples.split(stretch)] if clip.samples.numel() else []
+    sounding = _is_sound(clip.samples, sample_rate).tolist()
+    return (
+        sum(length for length, is_it in zip(lengths, sounding, strict=True) if is_it) / sample_rate
+    )

@@ -46,11 +46,10 @@ from unbraid.audio import (
 )
 from unbraid.audio.remux import put_under_video, remux_extension, remux_format
 from unbraid.errors import AudioError, Cancelled, ConfigError, UnbraidError
+from unbraid.prompts import RESIDUAL
 from unbraid.separation.presence import PresenceTimeline
 from unbraid.types import Progress, ProgressCallback, stem_names
 
-#: The name of the stem that holds what the others leave of the mixture.
-RESIDUAL = "residual"
 #: The name that the timeline has where stems have theirs: ``presence.csv``.
 PRESENCE = "presence"
 #: In ``SeparateOptions.remux``: every stem.
