@@ -1,5 +1,6 @@
 """``unbraid teach``: from clips to a prompt that works, and everything that is refused."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,8 @@ def test_backgrounds_of_ones_own(tmp_path: Path, clips: Path) -> None:
     )
     lesson = teach(bundle, "bell", [clips], options)
     assert lesson.prompt.vectors.shape == (1, 48)
+    described = lesson.prompt.text("background")
+    assert re.fullmatch(r"noises: 2 files, SHA-256 [0-9a-f]{64}", described)
     assert {example.background for example in lesson.examples} == {("speech",), ("background",)}
     (folder / "speech").rename(folder / "chatter")
     with pytest.raises(ConfigError, match="chatter"):

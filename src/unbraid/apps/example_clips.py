@@ -109,14 +109,14 @@ def read_examples(paths: Sequence[Path], sample_rate: int) -> ExampleClips:
     if not clips and unreadable:
         raise unreadable[0]
     warnings += [f"{error} It was left out." for error in unreadable]
-    sound_s = sum(_sound_s(clip, sample_rate) for clip in clips)
+    total_s = sum(sound_s(clip, sample_rate) for clip in clips)
     if not clips:
         raise AudioError(
             f"{in_brief(map(str, files))}: silent; give clips in which the sound is heard."
         )
-    if sound_s < LEAST_SOUND_S:
+    if total_s < LEAST_SOUND_S:
         raise AudioError(
-            f"{in_brief(str(clip.path) for clip in clips)}: together {1000 * sound_s:.0f} ms of "
+            f"{in_brief(str(clip.path) for clip in clips)}: together {1000 * total_s:.0f} ms of "
             f"sound, too little to learn from; give at least {LEAST_SOUND_S:g} s, better five "
             "clips of a second or more."
         )
@@ -184,7 +184,8 @@ def _without_silent_ends(samples: Float[Tensor, "time"], sample_rate: int) -> Te
     return samples[first : (int(places[-1]) + 1) * stretch + margin].clone()
 
 
-def _sound_s(clip: ExampleClip, sample_rate: int) -> float:
+def sound_s(clip: ExampleClip, sample_rate: int) -> float:
+    """Seconds of a clip that are no silence, in steps of 20 ms."""
     stretch = max(1, round(_STRETCH_S * sample_rate))
     # The last stretch may be a short one.
     lengths = [len(part) for part in clip.samples.split(stretch)] if clip.samples.numel() else []

@@ -76,7 +76,7 @@ class SeparateOptions:
         peak_dbfs: Bring the highest peak of all stems of a recording to this level, with
             one gain for all of them; None to leave levels alone.
         remux: Stems to put under the pictures of a video as well, or ``("all",)``.
-        queries: Of prompts that are shown by example, the SHA-256 of their clip.
+        queries: Of prompts that are shown by example, the SHA-256 of their clips.
 
     Raises:
         ConfigError: For a template that cannot name stems safely, a track below 1, or a
