@@ -144,7 +144,7 @@ def test_what_is_not_there_is_said_and_other_names_are_followed() -> None:
 # ------------------------------------------------------------------ separate
 
 
-def separated(song: Path, out: Path, prompts: str, model: str = "mini") -> dict[str, object]:
+def separated(song: Path, out: Path, prompts: str, model: str = "tiny") -> dict[str, object]:
     outcome = unbraid(
         "separate", song, "-p", prompts, "-m", model, "-o", out, "--device", "cpu", "--json"
     )
@@ -265,5 +265,7 @@ def test_a_map_is_drawn_of_learned_and_installed_prompts(bell: Path, tmp_path: P
     assert again.code != 0
     assert "exists already" in again.stderr
     assert unbraid("prompts", "map", "-m", "tiny", "-o", out, "--overwrite").code == 0
+    jpeg = unbraid("prompts", "map", "-m", "tiny", "-o", tmp_path / "map.jpg")
+    assert (jpeg.code, "end in .png" in jpeg.error) == (2, True)
     unknown = unbraid("prompts", "map", "-m", "tiny", "-o", tmp_path / "3.png", "-p", "gong")
     assert "unknown prompt 'gong'" in unknown.stderr

@@ -194,6 +194,8 @@ def draw_map(
     from unbraid.checkpoints.prompt_store import installed_prompts
     from unbraid.errors import ConfigError
 
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out {out}: the picture is a PNG; let its name end in .png.")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out}: exists already; choose another --out, or --overwrite.")
     folder = resolve_model(model)
