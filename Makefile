@@ -56,6 +56,7 @@ bench: $(VENV)/.developing
 	$(BIN)/python bench/discover.py --manifest $(MANIFEST) --recordings 8
 	$(BIN)/python bench/cluster.py
 	$(BIN)/python bench/teaching.py
+	$(BIN)/python bench/odd_clips.py
 	$(BIN)/python bench/slots.py --manifest $(MANIFEST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt

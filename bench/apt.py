@@ -59,7 +59,7 @@ CLIP_S = 5.0
 HIGHLIGHT_S = 30.0
 SHOTS = ("1", "5", "10", "all")
 #: Of the classes of ESC-10 in a manifest, the fold is the first digit of the original name.
-_FOLD = re.compile(r"ESC-10__(\d)-")
+FOLD = re.compile(r"ESC-10__(\d)-")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def of_manifest(manifest: Path, sample_rate: int) -> Experiment:
     """ESC-10 as it lies in a manifest."""
     recordings = []
     for row in read_manifest(manifest):
-        fold = _FOLD.search(row.path)
+        fold = FOLD.search(row.path)
         if fold:
             recordings.append(dataclasses.replace(row, split=f"fold{fold[1]}"))
     return of_folds(manifest.parent, recordings, sample_rate)

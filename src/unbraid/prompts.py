@@ -30,6 +30,12 @@ ALIASES = {
     "instrumental": "music-mix",
 }
 
+#: The stem that holds what the others leave of the mixture.
+RESIDUAL = "residual"
+
+#: Sounds of a mixture that nobody asks for.
+BACKGROUND = "background"
+
 #: The error of a model that has learned no prompt at all.
 NO_NAMES = (
     "the model knows no prompt by name; give it an example of the sound (--query CLIP), if it has "
@@ -45,6 +51,23 @@ def canonical_name(name: str) -> str:
     """
     stripped = name.strip()
     return ALIASES.get(stripped, stripped)
+
+
+def check_free_name(name: str, learned: Sequence[str]) -> None:
+    """Refuse the name of a new prompt if it means something already.
+
+    Taken are the prompts that the model has learned, other names for prompts, and what unbraid
+    itself calls stems and sounds. Upper and lower case make no difference, because stems become
+    files, and some disks take such names for one.
+
+    Raises:
+        PromptError: If it is taken.
+    """
+    taken = {each.casefold() for each in (*learned, *ALIASES, RESIDUAL, BACKGROUND)}
+    if name.casefold() in taken:
+        raise PromptError(
+            f"prompt name {name!r}: means something already; choose another one, such as my-{name}."
+        )
 
 
 class PromptBank(nn.Module):
@@ -97,7 +120,7 @@ class PromptBank(nn.Module):
     def resolve(self, names: Sequence[str]) -> tuple[str, ...]:
         """Canonical names of the prompts, checked to be in the bank.
 
-        A name of the bank's own wins over an alias, so that a taught prompt may be
+        A name of the bank's own wins over an alias: a prompt that was added may be
         called ``music``.
 
         Raises:

@@ -144,7 +144,7 @@ def test_a_loss_that_is_no_number_is_found(recipe: Path, monkeypatch: pytest.Mon
     assert failed(outcome) == {"loss": "the loss of step 1 is nan"}
     memory = outcome.json["stages"][0]["checks"][0]
     assert memory["name"] == "memory"
-    assert memory["detail"].endswith("MB at most on cpu up to there")
+    assert memory["detail"].endswith("B at most on cpu up to there")
 
 
 @pytest.mark.parametrize("call", [2, 13])

@@ -128,6 +128,17 @@ def test_a_prompt_is_not_replaced_unless_asked(bell: Path) -> None:
     assert unbraid("prompts", "install", bell, "-m", "tiny", "--overwrite").code == 0
     assert unbraid("prompts", "install", bell, "-m", "tiny", "--as", "ding").code == 0
     assert {"ding", "door-bell"} <= rows().keys()
+    for taken in ("music", "Speech", "Residual", "background"):
+        refused = unbraid("prompts", "install", bell, "-m", "tiny", "--as", taken)
+        assert (refused.code, "means something already" in refused.error) == (3, True)
+
+
+def test_what_is_not_there_is_said_and_other_names_are_followed() -> None:
+    assert "--query CLIP" in unbraid("prompts", "list", "-m", "query-mini").stdout
+    shown = unbraid("prompts", "show", "music", "-m", "mini").stdout
+    assert "music-mix" in shown
+    assert "music, another name of it" in shown
+    assert unbraid("prompts", "show", "music", "-m", "mini", "--json").json["name"] == "music-mix"
 
 
 # ------------------------------------------------------------------ separate
@@ -254,5 +265,7 @@ def test_a_map_is_drawn_of_learned_and_installed_prompts(bell: Path, tmp_path: P
     assert again.code != 0
     assert "exists already" in again.stderr
     assert unbraid("prompts", "map", "-m", "tiny", "-o", out, "--overwrite").code == 0
+    jpeg = unbraid("prompts", "map", "-m", "tiny", "-o", tmp_path / "map.jpg")
+    assert (jpeg.code, "end in .png" in jpeg.error) == (2, True)
     unknown = unbraid("prompts", "map", "-m", "tiny", "-o", tmp_path / "3.png", "-p", "gong")
     assert "unknown prompt 'gong'" in unknown.stderr

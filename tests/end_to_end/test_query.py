@@ -10,7 +10,8 @@ import torch
 from command_line import unbraid
 from released_st_sed_sep import separator_state, tagger_state, write_checkpoint
 from unbraid import load_separator
-from unbraid.apps.queries import name_queries, query_from_clips
+from unbraid.apps.queries import digest_of_clip, name_queries, query_from_clips
+from unbraid.apps.shown_sounds import shown_sounds
 from unbraid.apps.teach import TeachOptions, teach
 from unbraid.checkpoints import Bundle, import_released, save_bundle
 from unbraid.data.dynamic import MixtureBatch
@@ -134,11 +135,35 @@ def test_queries_stand_beside_prompts(bundle: Bundle, tmp_path: Path) -> None:
     mixture = write(tmp_path / "mix.wav", sound(3, 0.5))
     dog = write(tmp_path / "clips" / "dog.wav", sound(4, 0.5))
     outcome = unbraid(
-        "separate", mixture, "-m", folder, "-p", "dog", "--query", dog, "-o", tmp_path / "out"
+        *("separate", mixture, "-m", folder, "-p", "dog", "-o", tmp_path / "out"),
+        *("--query", dog, "--query", tmp_path / "clips"),
     )
     assert outcome.code == 0, outcome.stderr
+    assert "warning" not in outcome.stderr
     written = {path.name for path in (tmp_path / "out").rglob("*.wav")}
-    assert written == {"dog.wav", "dog-2.wav"}
+    assert written == {"dog.wav", "dog-2.wav", "clips.wav"}
+
+    tick = write(tmp_path / "tick.wav", sound(1, 0.05))
+    command = ("separate", mixture, "-m", folder, "--query", tick, "-o", tmp_path / "out")
+    assert "tick.wav: only 50 ms of sound" in unbraid(*command).stderr
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "empty: no recordings there" in unbraid(*command, "--query", empty).error
+
+
+def test_a_folder_is_one_query_known_by_all_of_its_clips(tmp_path: Path) -> None:
+    folder = tmp_path / "my.dogs"
+    first = write(folder / "a.wav", sound(0, 0.5))
+    shown = shown_sounds([folder, first], ["a"])
+    assert {name: each.clips for name, each in shown.items()} == {
+        "my.dogs": (first,),
+        "a-2": (first,),
+    }
+    assert shown["a-2"].sha256 == digest_of_clip(first)
+    second = write(folder / "b.wav", sound(1, 0.5))
+    again = shown_sounds([folder], [])["my.dogs"]
+    assert again.clips == (first, second)
+    assert again.sha256 != shown["my.dogs"].sha256
 
 
 def test_what_cannot_be_asked_by_example_says_what_to_do(bundle: Bundle, tmp_path: Path) -> None:

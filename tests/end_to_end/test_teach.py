@@ -1,5 +1,6 @@
 """``unbraid teach``: from clips to a prompt that works, and everything that is refused."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import soundfile
 import torch
 
 from command_line import unbraid
+from unbraid.apps.keep_lesson import refuse_taken
 from unbraid.apps.teach import TeachOptions, teach
 from unbraid.checkpoints import load_bundle, load_prompt, resolve_model
 from unbraid.errors import AudioError, Cancelled, ConfigError, PromptError
@@ -41,6 +43,7 @@ def test_a_prompt_comes_out_and_works_everywhere(tmp_path: Path, clips: Path) ->
     done = unbraid("teach", "door-bell", clips, "-o", out, "--steps", "2", "--start", "sfx")
     assert done.code == 0, done.stderr
     assert "dB before" in done.stdout
+    assert "Use it: unbraid separate RECORDING -m mini --prompts speech,door-bell" in done.stdout
     stored = load_prompt(out / "door-bell.prompt.safetensors")
     assert stored.vectors.shape == (24, 48)
     assert (out / "door-bell.prompt.safetensors").stat().st_size < 10_000
@@ -63,10 +66,31 @@ def test_a_prompt_comes_out_and_works_everywhere(tmp_path: Path, clips: Path) ->
     again = unbraid("teach", "door-bell", clips, "-o", out)
     assert again.code == 3
     assert "exists already" in again.stderr
-    elsewhere = unbraid("teach", "door-bell", clips, "-o", tmp_path / "other")
-    assert elsewhere.code == 3
-    assert "installed" in elsewhere.stderr
-    assert not (tmp_path / "other").exists()
+    # Before any work, and also where only upper and lower case differ.
+    for name, flags, words in (
+        ("door-bell", (), "'door-bell' is installed"),
+        ("Door-Bell", (), "unbraid prompts remove door-bell"),
+        ("Door-Bell", ("--overwrite",), "unbraid prompts remove door-bell"),
+    ):
+        elsewhere = unbraid("teach", name, clips, "-o", tmp_path / "other", *flags)
+        assert elsewhere.code == 3
+        assert words in elsewhere.error
+        assert not (tmp_path / "other").exists()
+
+
+def test_what_is_in_the_way_is_found_before_any_work(tmp_path: Path) -> None:
+    bundle = load_bundle(resolve_model("mini"))
+    (tmp_path / "file").touch()
+    for overwrite in (False, True):
+        with pytest.raises(AudioError, match="file: cannot be written"):
+            refuse_taken("a", tmp_path / "file", bundle, is_installed=True, overwrite=overwrite)
+    (tmp_path / "Ding.html").touch()
+    for name, overwrite in (("Ding", False), ("ding", False), ("ding", True)):
+        with pytest.raises(PromptError, match=r"Ding\.html: exists already"):
+            refuse_taken(name, tmp_path, bundle, is_installed=False, overwrite=overwrite)
+    refuse_taken("Ding", tmp_path, bundle, is_installed=False, overwrite=True)
+    refuse_taken("a", tmp_path / "new" / "folder", bundle, is_installed=False, overwrite=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Ding.html", "file"]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +98,8 @@ def test_a_prompt_comes_out_and_works_everywhere(tmp_path: Path, clips: Path) ->
     [
         ("speech", 3, "means something already"),
         ("music", 3, "means something already"),
+        ("Speech", 3, "means something already"),
+        ("residual", 3, "means something already"),
         ("../escape", 3, "name"),
         ("a,b", 3, "name"),
         ("", 3, "name"),
@@ -93,8 +119,9 @@ def test_names_that_will_not_do(
     [
         (["--loss", "l3"], "choose snr or l1"),
         (["--vectors", "many"], "choose band or one"),
-        (["--start", "nothing"], "choose nearest, clips, random"),
-        (["--start", "clips"], "no tagger"),
+        (["--start", "nothing"], "unknown; choose nearest, random, or a prompt of the model: sp"),
+        (["--start", "clips"], "no tagger to hear them with; choose nearest, random"),
+        (["-m", "query-mini", "--start", "nearest"], "no prompt that could be the nearest; choose"),
         (["--minutes", "0"], "more than 0"),
         (["--steps", "0"], "num_steps"),
         (["--background", "gone"], "no such folder"),
@@ -148,6 +175,8 @@ def test_backgrounds_of_ones_own(tmp_path: Path, clips: Path) -> None:
     )
     lesson = teach(bundle, "bell", [clips], options)
     assert lesson.prompt.vectors.shape == (1, 48)
+    described = lesson.prompt.text("background")
+    assert re.fullmatch(r"noises: 2 files, SHA-256 [0-9a-f]{64}", described)
     assert {example.background for example in lesson.examples} == {("speech",), ("background",)}
     (folder / "speech").rename(folder / "chatter")
     with pytest.raises(ConfigError, match="chatter"):

@@ -1,5 +1,6 @@
 """Clips to teach with: what is read, what is cut off, and what is refused or doubted."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import soundfile
 import torch
 
-from unbraid.apps.example_clips import LONGEST_S, likeness, read_examples
+from unbraid.apps.example_clips import LONGEST_S, read_examples
+from unbraid.apps.odd_clips import least_alike, likeness, our_tagger
 from unbraid.errors import AudioError
 from unbraid.mixing.textures import events, textures
 
@@ -73,8 +75,19 @@ def test_silent_clips_are_left_out_and_only_silence_is_an_error(tmp_path: Path) 
         read_examples([silent], RATE)
 
 
+def test_clips_that_cannot_be_read_are_left_out_unless_there_are_no_others(tmp_path: Path) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"no sound")
+    sound = write(tmp_path / "sound.wav", tone(1.0))
+    found = read_examples([tmp_path], RATE)
+    assert [clip.path for clip in found.clips] == [sound]
+    (warning,) = found.warnings
+    assert re.fullmatch(r".*broken\.wav: .*\. It was left out\.", warning)
+    with pytest.raises(AudioError, match=r"broken\.wav"):
+        read_examples([tmp_path / "broken.wav"], RATE)
+
+
 def test_fifty_milliseconds_are_too_little(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match=r"together (40|60) ms of sound, too little"):
+    with pytest.raises(AudioError, match="together 50 ms of sound, too little"):
         read_examples([write(tmp_path / "tick.wav", tone(0.05))], RATE)
 
 
@@ -106,12 +119,31 @@ def test_a_clip_of_another_sound_is_doubted_with_the_evidence(tmp_path: Path) ->
     assert read_examples(paths, RATE).warnings == ()
     paths.append(write(tmp_path / "beeps.wav", beeps))
     (warning,) = read_examples(paths, RATE).warnings
-    assert "beeps.wav sounds unlike the others" in warning
+    assert re.search(
+        r"beeps\.wav sounds unlike the other 4 clips: .* is -?0\.\d\d .* Is it the same", warning
+    )
 
 
-def test_likeness_is_a_cosine() -> None:
+def test_two_sounds_are_noticed_though_none_of_their_clips_is_alone(tmp_path: Path) -> None:
+    kinds = [("rain", textures), ("beeps", events)]
+    paths = [
+        write(tmp_path / f"{name}{seed}.wav", made(1.5, RATE, seed)[name].numpy())
+        for name, made in kinds
+        for seed in range(3)
+    ]
+    (warning,) = read_examples(paths, RATE).warnings
+    for group in ("rain", "beeps"):
+        named = ", ".join(str(tmp_path / f"{group}{seed}.wav") for seed in range(3))
+        if warning.startswith(f"{named} sound unlike the other 3 clips"):
+            break
+    else:
+        pytest.fail(warning)
+    assert "teach a prompt for each" in warning
+
+
+def test_likeness_is_a_mean_of_cosines() -> None:
     sounds = [*events(1.0, RATE).values(), events(1.0, RATE, seed=1)["chirps"]]
-    alike = likeness(sounds, RATE)
+    alike = likeness(sounds, RATE, our_tagger())
     assert alike.shape == (len(sounds), len(sounds))
     torch.testing.assert_close(alike, alike.T)
     torch.testing.assert_close(alike.diagonal(), torch.ones(len(sounds)))
@@ -120,3 +152,15 @@ def test_likeness_is_a_cosine() -> None:
     others = alike[-1, :-1].clone()
     others[chirps] = -1
     assert alike[-1, chirps] > others.max()
+
+
+def test_the_two_least_alike_groups_are_found() -> None:
+    alike = torch.full((5, 5), 0.1)
+    for group in ([0, 3], [1, 2, 4]):
+        for one in group:
+            alike[one, group] = 0.8
+    parting = least_alike(alike.fill_diagonal_(1.0))
+    assert (parting.fewer, parting.more) == ((0, 3), (1, 2, 4))
+    assert parting.between == pytest.approx(0.1)
+    assert parting.within == pytest.approx(0.8)
+    assert least_alike(torch.tensor([[1.0, 0.3], [0.3, 1.0]])).within == 0.0

@@ -1,13 +1,23 @@
 """The map of prompts: what is on it, that neighbours stay neighbours, and bad input."""
 
 import io
+import itertools
 from pathlib import Path
 
 import matplotlib.image
 import pytest
 import torch
 
-from unbraid.apps.prompt_map import MapPoint, map_png, placed, points_of, sounds_in
+from unbraid.apps.prompt_map import (
+    Box,
+    MapPoint,
+    draw_map,
+    label_corners,
+    map_png,
+    placed,
+    points_of,
+    sounds_in,
+)
 from unbraid.errors import AudioError, MissingExtra, PromptError
 from unbraid.models.waveform import WaveformModel
 
@@ -55,6 +65,28 @@ def test_the_picture_shows_every_kind() -> None:
     more = [MapPoint("taught", "bell", torch.zeros(8)), *points]
     richer = matplotlib.image.imread(io.BytesIO(map_png(more, places)))
     assert (richer != plain).any()
+
+
+def test_a_name_stands_once_and_a_line_leads_from_start_to_taught() -> None:
+    points = [*clouds(3), MapPoint("taught", "bell", torch.zeros(8))]
+    places = torch.arange(2.0 * len(points)).reshape(-1, 2)
+    (axis,) = draw_map(points, places).axes
+    assert sorted(text.get_text() for text in axis.texts) == ["bell", "dog", "rain"]
+    (line,) = axis.lines
+    start = [point.kind for point in points].index("start")
+    assert line.get_xydata().tolist() == places[[start, -1]].tolist()
+
+
+def test_labels_lie_on_no_other_and_on_no_mark() -> None:
+    anchors = [(300.0 + 3.0 * number, 200.0) for number in range(6)] + [(595.0, 5.0)]
+    corners = label_corners(anchors, [(60.0, 14.0)] * 7, Box(0.0, 0.0, 600.0, 400.0))
+    boxes = [Box(left, low, left + 60.0, low + 14.0) for left, low in corners]
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.shared(other)
+    for box in boxes:
+        assert box.shared(Box(0.0, 0.0, 600.0, 400.0)) == pytest.approx(box.area)
+        assert not any(box.left < x < box.right and box.low < y < box.high for x, y in anchors)
+    assert corners[-1] == (520.0, 20.0)
 
 
 def test_sounds_without_a_tagger_are_refused(tiny_model: WaveformModel, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from unbraid.training.recipe_files import write_config
 from unbraid.training.resuming import check_same_run
 from unbraid.training.schedule import OptimiserConfig, PlateauConfig
 
-CONFIG = TrainConfig("small", tiny_config(), DataConfig("a.csv", {"speech": ("speech/*",)}))
+CONFIG = TrainConfig(
+    "small", tiny_config(), DataConfig("a.csv", {"speech": ("speech/*",)}, root="/recordings")
+)
 
 
 @pytest.fixture

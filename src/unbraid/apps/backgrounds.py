@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unbraid.apps.example_clips import files_in, read_clip
+from unbraid.apps.shown_sounds import joint_digest
 from unbraid.audio.decode import read
 from unbraid.data.shelf import ClipShelf
 from unbraid.dsp.resample import resample
-from unbraid.errors import AudioError, ConfigError
+from unbraid.errors import AudioError, ConfigError, counted
 from unbraid.mixing.recipe import Clip
 from unbraid.mixing.textures import events, textures
-from unbraid.prompts import canonical_name
+from unbraid.prompts import BACKGROUND, canonical_name
 
 #: Sounds of a folder that nobody asks for.
-ANYTHING = "background"
+ANYTHING = BACKGROUND
 
 _ASSETS = Path(__file__).with_name("assets")
 _OUR_RECORDINGS = {
@@ -36,7 +37,8 @@ class Backgrounds:
     Attributes:
         clips: Prompt that brings a sound out → its recordings; ``ANYTHING`` for those that no
             prompt is known for.
-        description: Where they are from, for people.
+        description: What they are, for people: the name of the folder, the number of its files,
+            and one SHA-256 over them.
     """
 
     clips: Mapping[str, tuple[Clip, ...]]
@@ -77,6 +79,7 @@ def backgrounds_in(folder: Path, prompts: Sequence[str], shelf: ClipShelf) -> Ba
     if not folder.is_dir():
         raise ConfigError(f"--background {folder}: there is no such folder.")
     clips = {}
+    digests = []
     for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
         prompt = ANYTHING if place == folder else canonical_name(place.name)
         files = files_in(place)
@@ -88,6 +91,7 @@ def backgrounds_in(folder: Path, prompts: Sequence[str], shelf: ClipShelf) -> Ba
                 f"({', '.join(prompts)}); rename it, or put its files into {folder} itself."
             )
         read_clips = [read_clip(file, shelf.sample_rate) for file in files]
+        digests += [clip.sha256 for clip in read_clips]
         clips[prompt] = tuple(
             shelf.add(str(clip.path), clip.samples, clip.bandwidth_hz)
             for clip in read_clips
@@ -95,4 +99,7 @@ def backgrounds_in(folder: Path, prompts: Sequence[str], shelf: ClipShelf) -> Ba
         )
     if not any(clips.values()):
         raise AudioError(f"{folder}: no recordings with sound in it; give a folder that has some.")
-    return Backgrounds({prompt: some for prompt, some in clips.items() if some}, str(folder))
+    # It is passed on with the prompt, and where a folder lies concerns nobody.
+    size = counted(len(digests), "file")
+    description = f"{folder.resolve().name}: {size}, SHA-256 {joint_digest(digests)}"
+    return Backgrounds({prompt: some for prompt, some in clips.items() if some}, description)

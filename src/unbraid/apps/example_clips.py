@@ -10,13 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid.apps.odd_clips import doubts
 from unbraid.apps.queries import digest_of_clip
 from unbraid.audio import MEDIA_EXTENSIONS, probe, read_blocks
-from unbraid.dsp.mel import MelConfig, log_mel
 from unbraid.dsp.resample import resample
-from unbraid.dsp.stft import StftConfig
 from unbraid.errors import AudioError, in_brief
-from unbraid.mixing.textures import events, textures
 
 #: Of longer clips the beginning is taken.
 LONGEST_S = 60.0
@@ -28,12 +26,6 @@ _SILENCE_DBFS = -65.0
 _SILENCE_BELOW_LOUDEST_DB = 45.0
 _STRETCH_S = 0.02
 _MARGIN_S = 0.05
-
-# A clip whose likeness to every other one is below this sounds like something else. It is a
-# coarse measure: of clips in fives of one class of effects 4 % fall below, of clips that were
-# put among four of another class 13 %.
-_UNLIKE = 0.1
-_NUM_MELS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,15 +69,15 @@ class ExampleClips:
 def read_examples(paths: Sequence[Path], sample_rate: int) -> ExampleClips:
     """Read the clips of one sound.
 
-    The loudest channel is taken, since a mean of channels can cancel. Silent clips, and the same
-    file twice, are left out with a warning.
+    The loudest channel is taken, since a mean of channels can cancel. Silent clips, those that
+    cannot be read, and the same file twice are left out with a warning.
 
     Args:
         paths: Files, or folders whose recordings and videos are taken.
         sample_rate: What to bring them to, in Hz.
 
     Raises:
-        AudioError: If nothing is found, a file cannot be read, all clips are silent, or they
+        AudioError: If nothing is found, no clip can be read, all that can are silent, or they
             hold next to no sound.
     """
     files = [file for path in paths for file in files_in(path)]
@@ -96,9 +88,14 @@ def read_examples(paths: Sequence[Path], sample_rate: int) -> ExampleClips:
         )
     clips: list[ExampleClip] = []
     warnings = []
+    unreadable: list[AudioError] = []
     seen: dict[str, Path] = {}
     for file in files:
-        clip = read_clip(file, sample_rate)
+        try:
+            clip = read_clip(file, sample_rate)
+        except AudioError as error:
+            unreadable.append(error)
+            continue
         if clip.sha256 in seen:
             warnings.append(f"{file} is the same file as {seen[clip.sha256]}; it counts once.")
             continue
@@ -109,68 +106,22 @@ def read_examples(paths: Sequence[Path], sample_rate: int) -> ExampleClips:
         if clip.is_cut:
             warnings.append(f"{file}: only the first {LONGEST_S:.0f} s are used.")
         clips.append(clip)
-    sound_s = sum(_sound_s(clip, sample_rate) for clip in clips)
+    if not clips and unreadable:
+        raise unreadable[0]
+    warnings += [f"{error} It was left out." for error in unreadable]
+    total_s = sum(sound_s(clip, sample_rate) for clip in clips)
     if not clips:
         raise AudioError(
             f"{in_brief(map(str, files))}: silent; give clips in which the sound is heard."
         )
-    if sound_s < LEAST_SOUND_S:
+    if total_s < LEAST_SOUND_S:
         raise AudioError(
-            f"{in_brief(str(clip.path) for clip in clips)}: together {1000 * sound_s:.0f} ms of "
+            f"{in_brief(str(clip.path) for clip in clips)}: together {1000 * total_s:.0f} ms of "
             f"sound, too little to learn from; give at least {LEAST_SOUND_S:g} s, better five "
             "clips of a second or more."
         )
-    return ExampleClips(tuple(clips), sample_rate, (*warnings, *_doubts(clips, sample_rate)))
-
-
-def likeness(
-    clips: Sequence[Float[Tensor, "_"]], sample_rate: int
-) -> Float[Tensor, "clip other_clip"]:
-    """How alike clips are, from -1 to 1: the cosine of what sets them apart from other sounds.
-
-    Compared are level and spread of every mel band and how the level comes and goes, each
-    relative to its mean and deviation over the sounds of ``mixing.textures``.
-    """
-    others = textures(2.0, sample_rate) | events(2.0, sample_rate)
-    usual = torch.stack([_profile(sound, sample_rate) for sound in others.values()])
-    profiles = torch.stack([_profile(clip, sample_rate) for clip in clips])
-    profiles = (profiles - usual.mean(dim=0)) / usual.std(dim=0).clamp_min(1e-3)
-    profiles = torch.nn.functional.normalize(profiles, dim=1)
-    return profiles @ profiles.T
-
-
-def _doubts(clips: Sequence[ExampleClip], sample_rate: int) -> list[str]:
-    """Clips that sound like none of the others, with the evidence."""
-    if len(clips) < 3:
-        return []
-    alike = likeness([clip.samples for clip in clips], sample_rate).fill_diagonal_(-1.0)
-    nearest = alike.amax(dim=1)
-    usual = float(nearest.median())
-    return [
-        f"{clip.path} sounds unlike the others: its likeness to the nearest of them is "
-        f"{closeness:.2f} (1 is the same, the others have {usual:.2f}). Is it the same sound?"
-        for clip, closeness in zip(clips, nearest.tolist(), strict=True)
-        if closeness < _UNLIKE
-    ]
-
-
-def _profile(samples: Float[Tensor, "time"], sample_rate: int) -> Float[Tensor, "feature"]:
-    n_fft = 2 * round(0.02 * sample_rate)
-    stft = StftConfig(n_fft, n_fft // 2, window="hann")
-    mel = MelConfig(sample_rate, stft, _NUM_MELS, 60.0, 0.45 * sample_rate)
-    frames = log_mel(samples[None], mel)[0]
-    power = 10.0 ** (frames / 10.0)
-    total = power.sum(dim=1)
-    is_loud = total >= 0.03 * total.amax()
-    level = 10.0 * power[is_loud].mean(dim=0).clamp_min(1e-12).log10()
-    # What is far below the loudest band belongs to the microphone.
-    level = level.clamp_min(float(level.amax()) - 60.0)
-    frames = frames.clamp_min(float(frames.amax()) - 60.0)
-    spread = frames.std(dim=0, unbiased=False)
-    in_time = torch.stack(
-        [is_loud.float().mean(), total.clamp_min(1e-12).log().std(unbiased=False)]
-    )
-    return torch.cat([level - level.mean(), spread, in_time])
+    warnings += doubts([clip.path for clip in clips], [clip.samples for clip in clips], sample_rate)
+    return ExampleClips(tuple(clips), sample_rate, tuple(warnings))
 
 
 def files_in(path: Path) -> list[Path]:
@@ -233,5 +184,12 @@ def _without_silent_ends(samples: Float[Tensor, "time"], sample_rate: int) -> Te
     return samples[first : (int(places[-1]) + 1) * stretch + margin].clone()
 
 
-def _sound_s(clip: ExampleClip, sample_rate: int) -> float:
-    return float(_is_sound(clip.samples, sample_rate).sum()) * _STRETCH_S
+def sound_s(clip: ExampleClip, sample_rate: int) -> float:
+    """Seconds of a clip that are no silence, in steps of 20 ms."""
+    stretch = max(1, round(_STRETCH_S * sample_rate))
+    # The last stretch may be a short one.
+    lengths = [len(part) for part in clip.samples.split(stretch)] if clip.samples.numel() else []
+    sounding = _is_sound(clip.samples, sample_rate).tolist()
+    return (
+        sum(length for length, is_it in zip(lengths, sounding, strict=True) if is_it) / sample_rate
+    )

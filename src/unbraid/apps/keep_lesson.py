@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unbraid.apps.lesson_page import render_lesson_page
 from unbraid.apps.teach import Lesson
-from unbraid.apps.whole_files import make_folder, write_whole
+from unbraid.apps.whole_files import check_writable, make_folder, write_whole
 from unbraid.checkpoints.bundle import Bundle
 from unbraid.checkpoints.prompt_files import (
     ENDING,
@@ -15,8 +15,11 @@ from unbraid.checkpoints.prompt_files import (
     model_fingerprint,
     save_prompt,
 )
-from unbraid.checkpoints.prompt_store import install_prompt, installed_prompts
+from unbraid.checkpoints.prompt_store import install_prompt, installed_as
 from unbraid.errors import PromptError
+from unbraid.prompts import check_free_name
+
+_REPORT_ENDING = ".html"
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,32 @@ def refuse_taken(
 ) -> None:
     """Make sure that a prompt of this name can be kept, before work goes into it.
 
+    Names that differ in upper and lower case only count as the same, since some disks take them
+    for one; ``overwrite`` replaces a prompt of exactly this name.
+
     Raises:
-        PromptError: If the name is none for a prompt, or taken and not to be replaced.
+        PromptError: If the name is none for a prompt, means something already, or is taken and
+            not to be replaced.
+        AudioError: If the folder cannot be made or written.
+        CheckpointError: If the installed prompts cannot be listed.
     """
     check_prompt_name(name)
-    if overwrite:
-        return
-    path = folder / f"{name}{ENDING}"
-    if path.exists():
-        raise PromptError(f"{path}: exists already; choose another name or --overwrite it.")
-    if is_installed and name in installed_prompts(model_fingerprint(bundle.folder)):
+    check_free_name(name, bundle.config.prompts)
+    check_writable(folder)
+    wanted = (f"{name}{ENDING}", f"{name}{_REPORT_ENDING}")
+    for path in sorted(folder.iterdir() if folder.is_dir() else ()):
+        is_same = path.name in wanted
+        if is_same and overwrite:
+            continue
+        if path.name.casefold() in map(str.casefold, wanted):
+            way = " or --overwrite it" if is_same else ""
+            raise PromptError(f"{path}: exists already; choose another name{way}.")
+    known = installed_as(name, model_fingerprint(bundle.folder)) if is_installed else None
+    if known is not None and (not overwrite or known != name):
+        way = "" if known != name else "--overwrite it, "
         raise PromptError(
-            f"prompt {name!r}: one of that name is installed for {bundle.card.name}; choose "
-            f"another name, --overwrite it, or remove it: unbraid prompts remove {name}."
+            f"prompt {name!r}: {known!r} is installed for {bundle.card.name} already; choose "
+            f"another name, {way}or remove it: unbraid prompts remove {known}."
         )
 
 
@@ -73,7 +89,7 @@ def keep_lesson(
     name = lesson.prompt.name
     page = render_lesson_page(lesson)
     path = save_prompt(lesson.prompt, folder / f"{name}{ENDING}", overwrite=overwrite)
-    report = folder / f"{name}.html"
+    report = folder / f"{name}{_REPORT_ENDING}"
     write_whole(report, page.encode("utf-8"))
     if install:
         install_prompt(path, bundle.folder, overwrite=overwrite)

@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,9 @@ from unbraid.apps.example_clips import files_in
 from unbraid.apps.queries import query_from_clips
 from unbraid.errors import AudioError, MissingExtra, PromptError
 from unbraid.models.waveform import WaveformModel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: ``clip``: what a tagger hears in one clip. ``start``: the mean over the clips of a sound.
 #: ``learned``: a prompt of the model. ``taught``: one that was added to it. ``band``: one vector of
@@ -32,6 +35,8 @@ _PERPLEXITY = 30.0
 _BACKGROUND = "#14161c"
 _INK = "#e8e8ec"
 _PIXELS_PER_INCH = 150
+#: From the middle of a mark to where its label may begin.
+_MARK_PIXELS = 15.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,10 +151,17 @@ def placed(points: Sequence[MapPoint], seed: int = 0) -> Float[Tensor, "point 2"
 
 
 def map_png(points: Sequence[MapPoint], places: Float[Tensor, "point 2"]) -> bytes:
+    """The map of ``draw_map`` as the content of a PNG file."""
+    picture = io.BytesIO()
+    draw_map(points, places).savefig(picture, format="png")
+    return picture.getvalue()
+
+
+def draw_map(points: Sequence[MapPoint], places: Float[Tensor, "point 2"]) -> Figure:
     """Draw a map: dots are clips, circles their means, diamonds learned and stars taught prompts.
 
-    Returns:
-        The content of a PNG file.
+    Each name stands once, beside its prompt if there is one, and a line leads from the mean of
+    the clips to the prompt that was taught with them.
     """
     # See ``apps.pictures``: matplotlib is slow to import, and pyplot would keep the figure.
     from matplotlib import colormaps
@@ -164,20 +176,25 @@ def map_png(points: Sequence[MapPoint], places: Float[Tensor, "point 2"]) -> byt
     )
     axis = figure.subplots()
     axis.set_facecolor(_BACKGROUND)
-    for kind, look in _LOOKS.items():
+    axis.margins(0.08)
+    #: Kind → name → its place, of what has a label.
+    found: dict[PointKind, dict[str, tuple[float, float]]] = {}
+    for level, (kind, look) in enumerate(_LOOKS.items()):
         for point, (right, up) in zip(points, places.tolist(), strict=True):
             if point.kind == kind:
                 colour = colours[point.name]
                 face = "none" if look.is_hollow else colour
                 edge = _INK if look.has_label and not look.is_hollow else colour
                 axis.scatter(
-                    right, up, s=look.size, marker=look.marker, facecolors=face, edgecolors=edge
-                )
+                    right, up, s=look.size, marker=look.marker, facecolors=face, edgecolors=edge,
+                    linewidths=look.line, alpha=look.alpha, zorder=2 + level,
+                )  # fmt: skip
                 if look.has_label:
-                    axis.annotate(
-                        point.name, (right, up), (6, 6), textcoords="offset points",
-                        color=_INK, fontsize=8,
-                    )  # fmt: skip
+                    found.setdefault(kind, {})[point.name] = (right, up)
+    for name, start in found.get("start", {}).items():
+        if (end := found.get("taught", {}).get(name)) is not None:
+            across, upward = zip(start, end, strict=True)
+            axis.plot(across, upward, color=_INK, linewidth=1.0, zorder=3)
     shown = [look for kind, look in _LOOKS.items() if any(each.kind == kind for each in points)]
     keys = [
         Line2D(
@@ -194,9 +211,90 @@ def map_png(points: Sequence[MapPoint], places: Float[Tensor, "point 2"]) -> byt
     for spine in axis.spines.values():
         spine.set_color(_INK)
         spine.set_alpha(0.3)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
+    figure.draw_without_rendering()  # only now places in pixels are known
+    labelled = {name: place for of_kind in found.values() for name, place in of_kind.items()}
+    anchors = {name: axis.transData.transform(place) for name, place in labelled.items()}
+    texts = {
+        name: axis.annotate(
+            name, place, (0, 0), textcoords="offset pixels", color=_INK, fontsize=8, zorder=9,
+            arrowprops={"arrowstyle": "-", "color": _INK, "alpha": 0.4, "linewidth": 0.6},
+        )
+        for name, place in labelled.items()
+    }  # fmt: skip
+    sizes = [text.get_window_extent().size for text in texts.values()]
+    frame = axis.get_window_extent().extents
+    corners = label_corners(
+        [(float(right), float(up)) for right, up in anchors.values()],
+        [(float(width), float(height)) for width, height in sizes],
+        Box(*map(float, frame)),
+    )
+    for text, anchor, corner in zip(texts.values(), anchors.values(), corners, strict=True):
+        text.set_position((corner[0] - anchor[0], corner[1] - anchor[1]))
+    return figure
+
+
+def label_corners(
+    anchors: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]], frame: Box
+) -> list[tuple[float, float]]:
+    """Where labels go so that they lie on no other and on no anchor, if there is room.
+
+    One after the other takes the place with the least in its way, the nearest of equal ones, out
+    of eight directions at growing distances.
+
+    Args:
+        anchors: What is labelled, in pixels: right, up.
+        sizes: Width and height of each label.
+        frame: What they have to stay in.
+
+    Returns:
+        The lower left corner of each label.
+    """
+    marks = [Box(x, y, x, y).wider(_MARK_PIXELS) for x, y in anchors]
+    placed: list[Box] = []
+    for (x, y), (width, height) in zip(anchors, sizes, strict=True):
+        options = []
+        for distance in (1.0, 1.6, 2.5, 4.0, 6.0):
+            away = distance * _MARK_PIXELS
+            for right, up in ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)):
+                left = x + right * away - width * (1 - right) / 2
+                low = y + up * away - height * (1 - up) / 2
+                options.append(Box(left, low, left + width, low + height))
+        placed.append(
+            min(
+                options,
+                key=lambda box: (
+                    sum(box.shared(other) for other in (*placed, *marks))
+                    + box.area
+                    - box.shared(frame)
+                ),
+            )
+        )
+    return [(box.left, box.low) for box in placed]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels: from ``left`` to ``right``, and from ``low`` up to ``high``."""
+
+    left: float
+    low: float
+    right: float
+    high: float
+
+    @property
+    def area(self) -> float:
+        """Its size in pixels."""
+        return (self.right - self.left) * (self.high - self.low)
+
+    def wider(self, by: float) -> Box:
+        """The same with a margin around it."""
+        return Box(self.left - by, self.low - by, self.right + by, self.high + by)
+
+    def shared(self, other: Box) -> float:
+        """How much of it lies in another one."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.high, other.high) - max(self.low, other.low)
+        return max(0.0, width) * max(0.0, height)
 
 
 @dataclass(frozen=True)
@@ -206,13 +304,16 @@ class _Look:
     size: float
     has_label: bool = True
     is_hollow: bool = False
+    alpha: float = 1.0
+    line: float = 1.0
 
 
-#: In the order in which they are drawn: prompts lie above clips.
+#: In the order in which they are drawn: prompts lie above clips, and those above bands. The circle
+#: is larger than the star, so that both are seen where a prompt has hardly moved.
 _LOOKS: Mapping[PointKind, _Look] = {
+    "band": _Look("one band of a taught prompt", ".", 12.0, has_label=False, alpha=0.35, line=0.0),
     "clip": _Look("clip", "o", 14.0, has_label=False),
-    "band": _Look("one band of a taught prompt", ".", 20.0, has_label=False),
-    "start": _Look("mean of clips", "o", 110.0, is_hollow=True),
-    "learned": _Look("learned prompt", "D", 60.0),
-    "taught": _Look("taught prompt", "*", 190.0),
+    "start": _Look("mean of clips", "o", 190.0, is_hollow=True, line=1.5),
+    "learned": _Look("learned prompt", "D", 45.0),
+    "taught": _Look("taught prompt", "*", 90.0, line=0.6),
 }

@@ -76,10 +76,10 @@ def with_queries(model: WaveformModel, queries: Queries) -> WaveformModel:
 
 
 def name_queries(clips: Iterable[str | Path], taken: Iterable[str]) -> dict[str, Path]:
-    """A name for each clip: that of its file, and a number where it is taken.
+    """A name for each clip: that of its file or folder, and a number where it is taken.
 
     Args:
-        clips: The clips.
+        clips: The clips, or folders of them.
         taken: Names that mean something else, the model's prompts for example.
 
     Returns:
@@ -93,7 +93,8 @@ def name_queries(clips: Iterable[str | Path], taken: Iterable[str]) -> dict[str,
     named = {}
     for clip in map(Path, clips):
         # Where names are listed, commas stand between them.
-        wanted = safe_name(clip.stem.replace(",", "_")).strip()
+        whole = clip.resolve().name if clip.is_dir() else clip.stem
+        wanted = safe_name(whole.replace(",", "_")).strip()
         name, number = wanted, 1
         while name.casefold() in used:
             number += 1

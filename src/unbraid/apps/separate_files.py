@@ -46,11 +46,10 @@ from unbraid.audio import (
 )
 from unbraid.audio.remux import put_under_video, remux_extension, remux_format
 from unbraid.errors import AudioError, Cancelled, ConfigError, DiskError, UnbraidError
+from unbraid.prompts import RESIDUAL
 from unbraid.separation.presence import PresenceTimeline
 from unbraid.types import Progress, ProgressCallback, stem_names
 
-#: The name of the stem that holds what the others leave of the mixture.
-RESIDUAL = "residual"
 #: The name that the timeline has where stems have theirs: ``presence.csv``.
 PRESENCE = "presence"
 #: In ``SeparateOptions.remux``: every stem.
@@ -77,7 +76,7 @@ class SeparateOptions:
         peak_dbfs: Bring the highest peak of all stems of a recording to this level, with
             one gain for all of them; None to leave levels alone.
         remux: Stems to put under the pictures of a video as well, or ``("all",)``.
-        queries: Of prompts that are shown by example, the SHA-256 of their clip.
+        queries: Of prompts that are shown by example, the SHA-256 of their clips.
 
     Raises:
         ConfigError: For a template that cannot name stems safely, a track below 1, or a

@@ -35,7 +35,7 @@ from unbraid.mixing.recipe import Clip, MixPlan, MixRecipe, Planner, Scene, Sour
 from unbraid.models.inference import for_inference
 from unbraid.models.waveform import WaveformModel
 from unbraid.objectives.measures import si_sdr_db
-from unbraid.prompts import ALIASES
+from unbraid.prompts import check_free_name
 from unbraid.training.methods.checked_learning import Check
 from unbraid.training.methods.prompt_tuning import (
     TuningConfig,
@@ -191,6 +191,7 @@ def teach(
     deadline = begun + 60.0 * options.minutes
     model = bundle.model
     _check_name(name, model)
+    _check_start(options.start, model)
     on_step(Step("reading the clips", 0, None, "files"))
     examples = read_examples(paths, model.sample_rate)
     learnt, held_back = _split(examples.clips, options.seed)
@@ -439,11 +440,6 @@ def _start(
         vector = torch.randn(model.prompts.dim, generator=generator)
     else:
         found = nearest_prompt(model, name, looks, options.tuning) if kind == "nearest" else kind
-        if found not in model.prompts.names:
-            raise ConfigError(
-                f"--start {kind}: choose nearest, clips, random, or a prompt of the model: "
-                f"{', '.join(model.prompts.names)}."
-            )
         vector = model.prompts.weight[model.prompts.names.index(found)].detach()
     num_vectors = max(model.network.query_vectors) if options.vectors == "band" else 1
     return _Start(found, vector.repeat(num_vectors, 1))
@@ -470,11 +466,23 @@ def _check_name(name: str, model: WaveformModel) -> None:
             "this model always gives the same outputs, so it cannot be taught a prompt; choose a "
             "model that is asked with prompts, such as mini."
         )
-    taken = {*model.prompts.names, *ALIASES, ANYTHING}
-    if name in taken:
-        raise PromptError(
-            f"prompt name {name!r}: means something already; choose another one, such as my-{name}."
-        )
+    check_free_name(name, model.prompts.names)
+
+
+def _check_start(start: str | None, model: WaveformModel) -> None:
+    """Refuse a start that this model does not have."""
+    known = model.prompts.names
+    choices = [*["nearest"] * bool(known), *["clips"] * (model.tagger is not None), "random"]
+    if start is None or start in (*choices, *known):
+        return
+    if start == "clips":
+        problem = "this model has no tagger to hear them with"
+    elif start == "nearest":
+        problem = "this model has learned no prompt that could be the nearest"
+    else:
+        problem = "unknown"
+    of_model = f", or a prompt of the model: {', '.join(known)}" if known else ""
+    raise ConfigError(f"--start {start}: {problem}; choose {', '.join(choices)}{of_model}.")
 
 
 def _split(

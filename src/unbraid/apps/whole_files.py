@@ -65,6 +65,24 @@ def make_folder(folder: Path) -> list[Path]:
     raise AssertionError("unreachable")
 
 
+def check_writable(folder: Path) -> None:
+    """Make sure that a folder can be made and written, before work goes into what it will hold.
+
+    Nothing stays behind, neither the folder nor those above it that were missing.
+
+    Raises:
+        AudioError: If it is a file, or cannot be made or written.
+    """
+    made = make_folder(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".unbraid-"):
+            pass
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    finally:
+        remove_empty(made)
+
+
 def remove_empty(folders: Sequence[Path]) -> None:
     """Remove those of these folders that hold nothing, the last one first."""
     for folder in reversed(folders):

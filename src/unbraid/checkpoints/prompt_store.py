@@ -30,6 +30,7 @@ from unbraid.config import nearest
 from unbraid.errors import CheckpointError, ConfigError, PromptError
 from unbraid.folders import user_prompts_dir
 from unbraid.models.waveform import build_model
+from unbraid.prompts import check_free_name
 
 _SHORT = 16
 _SHOWN = 12
@@ -97,6 +98,18 @@ def installed_prompts(fingerprint: str) -> dict[str, Path]:
     return dict(_prompts_in(_folder_of(fingerprint)))
 
 
+def installed_as(name: str, fingerprint: str) -> str | None:
+    """The installed prompt that has this name but for upper and lower case; None for none.
+
+    Some disks take names that differ in case for one.
+
+    Raises:
+        CheckpointError: If the folder cannot be listed.
+    """
+    same = {known.casefold(): known for known in installed_prompts(fingerprint)}
+    return same.get(name.casefold())
+
+
 def open_installed(path: Path) -> StoredPrompt:
     """Read an installed prompt, which goes by the name of its file.
 
@@ -144,8 +157,8 @@ def install_prompt(
     Raises:
         CheckpointError: If the file or the model is missing or damaged, there is such a prompt
             already, or the disk refuses.
-        PromptError: If it was made for another model, does not fit it, or has the name of one
-            that the model has learned.
+        PromptError: If it was made for another model, does not fit it, or its name means
+            something already, see ``prompts.check_free_name``.
     """
     content = read_content(path)  # once, so that what is checked is what is copied
     stored = _stored(content, path)
@@ -160,13 +173,12 @@ def install_prompt(
     except ConfigError as error:
         raise CheckpointError(f"{model}: no model can be built from this ({error})") from error
     try:
+        check_free_name(stored.name, bank.names)
         bank.with_prompts({stored.name: stored.prompt.vectors})
     except PromptError as error:
         raise PromptError(f"{path}: {error}") from error
     target = _folder_of(fingerprint) / f"{stored.name}{ENDING}"
-    # Some disks take names that differ in case for one.
-    same = {known.casefold(): known for known in installed_prompts(fingerprint)}
-    known = same.get(stored.name.casefold())
+    known = installed_as(stored.name, fingerprint)
     if known is not None and (known != stored.name or not overwrite):
         raise CheckpointError(
             f"{target}: a prompt {known!r} is installed already; remove it, replace it with "

@@ -29,6 +29,7 @@ def list_all(model: _Model = "mini", as_json: _AsJson = False) -> None:
     from unbraid.checkpoints import model_fingerprint, resolve_model
     from unbraid.checkpoints.bundle import read_config
     from unbraid.checkpoints.prompt_store import installed_prompts
+    from unbraid.prompts import NO_NAMES
 
     folder = resolve_model(model)
     config = read_config(folder)
@@ -37,6 +38,9 @@ def list_all(model: _Model = "mini", as_json: _AsJson = False) -> None:
     rows += [_installed(name, path) for name, path in installed.items()]
     if as_json:
         print(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        print(f"{one_line(model)}: {NO_NAMES}")
         return
     from rich.console import Console
     from rich.table import Table
@@ -63,16 +67,27 @@ def show(
     from unbraid.checkpoints import model_fingerprint, resolve_model
     from unbraid.checkpoints.bundle import read_config
     from unbraid.checkpoints.prompt_files import is_prompt_path
-    from unbraid.checkpoints.prompt_store import find_installed, open_installed, open_prompt
+    from unbraid.checkpoints.prompt_store import (
+        find_installed,
+        installed_prompts,
+        open_installed,
+        open_prompt,
+    )
+    from unbraid.prompts import canonical_name
 
     folder = resolve_model(model)
     config = read_config(folder)
-    if name in config.prompts:
-        row = _learned(name, has_vectors=not config.outputs)
+    learned = name
+    # As where prompts are asked for: an installed one comes before another name of a learned one.
+    if name not in installed_prompts(model_fingerprint(folder)):
+        learned = canonical_name(name)
+    if learned in config.prompts:
+        row = _learned(learned, has_vectors=not config.outputs)
         if as_json:
             print(json.dumps(row, indent=2))
         else:
-            print_rows({"name": name, "kind": f"learned by {model}"})
+            also = {"asked as": f"{name}, another name of it"} if learned != name else {}
+            print_rows({"name": learned, "kind": f"learned by {model}", **also})
         return
     if is_prompt_path(name):
         stored = open_prompt(Path(name))
@@ -179,6 +194,8 @@ def draw_map(
     from unbraid.checkpoints.prompt_store import installed_prompts
     from unbraid.errors import ConfigError
 
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out {out}: the picture is a PNG; let its name end in .png.")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out}: exists already; choose another --out, or --overwrite.")
     folder = resolve_model(model)

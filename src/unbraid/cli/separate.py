@@ -39,9 +39,9 @@ def separate(
     query: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="CLIP",
-            help="A clip in which a sound is heard alone: one more stem is what sounds like it. "
-            "For models with a tagger; may be repeated.",
+            metavar="CLIP|DIR",
+            help="A clip in which a sound is heard alone, or a folder of such clips: one more "
+            "stem is what sounds like it. For models with a tagger; each is a stem of its own.",
             show_default=False,
         ),
     ] = None,
@@ -109,9 +109,9 @@ def separate(
     A recording whose stems are finished is skipped.
     """
     from unbraid.apps.batch import separate_files
-    from unbraid.apps.queries import digest_of_clip, name_queries
     from unbraid.apps.separate_files import SeparateOptions
     from unbraid.apps.separator import load_separator
+    from unbraid.apps.shown_sounds import shown_sounds
     from unbraid.checkpoints import find_prompts, model_info
     from unbraid.cli.devices import parse_devices
     from unbraid.cli.json_lines import JsonLines
@@ -128,8 +128,8 @@ def separate(
     info = model_info(model)
     wanted = split_names(prompts or [] if query or prompts is not None else [flags.DEFAULT_PROMPTS])
     asked = find_prompts(info.path, wanted)
-    clips = name_queries(query or [], (*info.prompts, *asked.names, flags.RESIDUAL))
-    queries = {name: [clip] for name, clip in clips.items()}
+    shown = shown_sounds(query or [], (*info.prompts, *asked.names, flags.RESIDUAL))
+    queries = {name: sound.clips for name, sound in shown.items()}
     added = [stored.path for stored in asked.taught.values()]
     separators = [
         load_separator(info.path, config, device=name, prompts=added, queries=queries)
@@ -145,15 +145,18 @@ def separate(
         track=track,
         peak_dbfs=peak,
         remux=tuple(split_names(remux or [])),
-        queries={name: digest_of_clip(clip) for name, clip in clips.items()},
+        queries={name: sound.sha256 for name, sound in shown.items()},
     )
-    names = [*asked.names, *clips]
+    names = [*asked.names, *shown]
+    if not quiet:
+        for warning in (each for sound in shown.values() for each in sound.warnings):
+            print_warning(warning)
     lines = JsonLines() if as_json else None
     with Bar(is_shown=not quiet) as bar:
 
         def start(num_recordings: int) -> None:
             if lines is not None:
-                lines.start(info.name, info.digest, [*wanted, *clips], out, num_recordings)
+                lines.start(info.name, info.digest, [*wanted, *shown], out, num_recordings)
 
         def show_progress(path: Path, progress: Progress) -> None:
             bar.update(str(path), progress)

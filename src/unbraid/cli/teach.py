@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -125,4 +127,16 @@ def teach(
     print(f"  prompt  {one_line(kept.prompt)}")
     print(f"  report  {one_line(kept.report)}")
     used = name if install else one_line(kept.prompt)
-    print(f"Use it: unbraid separate RECORDING -m {model} --prompts speech,{used}")
+    print(f"Use it: {use_command(model, bundle.config.prompts, used)}")
+
+
+def use_command(model: str, learned: Sequence[str], prompt: str) -> str:
+    """A command that asks for a new prompt, and for speech beside it where the model knows that.
+
+    >>> use_command("mini", ["speech", "sfx"], "bell")
+    'unbraid separate RECORDING -m mini --prompts speech,bell'
+    >>> use_command("my models/b", [], "bell")
+    "unbraid separate RECORDING -m 'my models/b' --prompts bell"
+    """
+    asked = ",".join(["speech", prompt] if "speech" in learned else [prompt])
+    return f"unbraid separate RECORDING -m {shlex.quote(model)} --prompts {shlex.quote(asked)}"

@@ -16,6 +16,7 @@ from unbraid.checkpoints.bundle import read_config
 from unbraid.checkpoints.prompt_files import check_prompt_name
 from unbraid.checkpoints.prompt_store import check_made_for, open_prompt
 from unbraid.errors import Cancelled, PromptError
+from unbraid.prompts import check_free_name
 from unbraid.types import Step
 from unbraid.web.choices import listed_folder
 from unbraid.web.options import WebOptions
@@ -144,7 +145,7 @@ def take_prompt(visitor: Visitor, model: str, uploaded: str | Path) -> str:
 
     Raises:
         CheckpointError: If it is no prompt file.
-        PromptError: If it was made for another model, or the model has a prompt of that name.
+        PromptError: If it was made for another model, or its name means something already.
     """
     with visitor.working():
         # Each in a folder of its own: files may have equal names.
@@ -156,8 +157,7 @@ def take_prompt(visitor: Visitor, model: str, uploaded: str | Path) -> str:
             model_folder = listed_folder(model)
             check_made_for(stored, model_fingerprint(model_folder), model_folder.name)
             known = read_config(model_folder).prompts
-            if stored.name in known:
-                raise PromptError(f"{model} has learned a prompt {stored.name!r} itself.")
+            check_free_name(stored.name, known)
         except Exception:
             path.unlink()
             raise
