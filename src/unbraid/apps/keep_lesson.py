@@ -33,9 +33,16 @@ class KeptLesson:
 
 
 def refuse_taken(
-    name: str, folder: Path, bundle: Bundle, *, is_installed: bool, overwrite: bool
+    name: str, folder: Path, bundle: Bundle, *, install: bool, overwrite: bool
 ) -> None:
     """Make sure that a prompt of this name can be kept, before work goes into it.
+
+    Args:
+        name: What it is to be called.
+        folder: Where its file is to go.
+        bundle: The model.
+        install: It is also to be made known by its name.
+        overwrite: A prompt of that name is to be replaced.
 
     Raises:
         PromptError: If the name is none for a prompt, or taken and not to be replaced.
@@ -46,7 +53,7 @@ def refuse_taken(
     path = folder / f"{name}{ENDING}"
     if path.exists():
         raise PromptError(f"{path}: exists already; choose another name or --overwrite it.")
-    if is_installed and name in installed_prompts(model_fingerprint(bundle.folder)):
+    if install and name in installed_prompts(model_fingerprint(bundle.folder)):
         raise PromptError(
             f"prompt {name!r}: one of that name is installed for {bundle.card.name}; choose "
             f"another name, --overwrite it, or remove it: unbraid prompts remove {name}."

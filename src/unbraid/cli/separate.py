@@ -109,7 +109,8 @@ def separate(
     A recording whose stems are finished is skipped.
     """
     from unbraid.apps.batch import separate_files
-    from unbraid.apps.queries import digest_of_clip, name_queries
+    from unbraid.apps.example_clips import digest_of_clip
+    from unbraid.apps.queries import name_queries
     from unbraid.apps.separate_files import SeparateOptions
     from unbraid.apps.separator import load_separator
     from unbraid.checkpoints import find_prompts, model_info
