@@ -1,5 +1,6 @@
 """``unbraid teach``: from clips to a prompt that works, and everything that is refused."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 
 from command_line import unbraid
 from unbraid.apps.teach import TeachOptions, teach
-from unbraid.checkpoints import load_bundle, load_prompt, resolve_model
+from unbraid.checkpoints import Bundle, Card, load_bundle, load_prompt, resolve_model, save_bundle
 from unbraid.errors import AudioError, Cancelled, ConfigError, PromptError
 from unbraid.mixing.textures import events, textures
+from unbraid.models.waveform import WaveformModel
 from unbraid.training.methods.prompt_tuning import TuningConfig
 from unbraid.types import Step
 
@@ -22,7 +24,7 @@ QUICK = TeachOptions(start="sfx", tuning=TuningConfig(num_steps=2, check_every=2
 @pytest.fixture(autouse=True)
 def quick_and_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNBRAID_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("unbraid.apps.teach._CHECKS_PER_SCENE", 1)
+    monkeypatch.setattr("unbraid.apps.lesson_plan._CHECKS_PER_SCENE", 2)
 
 
 @pytest.fixture
@@ -41,14 +43,20 @@ def test_a_prompt_comes_out_and_works_everywhere(tmp_path: Path, clips: Path) ->
     done = unbraid("teach", "door-bell", clips, "-o", out, "--steps", "2", "--start", "sfx")
     assert done.code == 0, done.stderr
     assert "dB before" in done.stdout
+    assert "ended after 2 steps, the most it was to take" in done.stdout
+    assert "at worst" in done.stdout
     stored = load_prompt(out / "door-bell.prompt.safetensors")
     assert stored.vectors.shape == (24, 48)
     assert (out / "door-bell.prompt.safetensors").stat().st_size < 10_000
     facts = stored.provenance
     assert [clip["name"] for clip in facts["clips"]] == ["bell0.wav", "bell1.wav", "bell2.wav"]
     assert facts["settings"]["held_back"] == 1
-    assert facts["after_db"] >= facts["before_db"]
+    assert facts["verdict"] in done.stdout
+    assert facts["gain_error_db"] >= 0
+    assert facts["absent_db"] <= facts["absent_worst_db"]
     page = (out / "door-bell.html").read_text()
+    assert facts["verdict"][1:] in page
+
     assert "<audio" in page
     assert "data:image/png" in page
     assert "door-bell" in unbraid("prompts", "list").stdout
@@ -96,6 +104,10 @@ def test_names_that_will_not_do(
         (["--start", "nothing"], "choose nearest, clips, random"),
         (["--start", "clips"], "no tagger"),
         (["--minutes", "0"], "more than 0"),
+        (["--minutes", "inf"], "at most"),
+        (["--minutes", "1e300"], "at most"),
+        (["--seed", "99999999999999999999"], "less than or equal"),
+        (["--seed", "-1"], "greater than or equal"),
         (["--steps", "0"], "num_steps"),
         (["--background", "gone"], "no such folder"),
     ],
@@ -122,12 +134,63 @@ def test_the_model_and_its_other_prompts_stay_as_they_are(clips: Path) -> None:
     assert lesson.prompt.fingerprint
 
 
-@pytest.mark.slow
-def test_the_same_seed_teaches_the_same(clips: Path) -> None:
-    bundle = load_bundle(resolve_model("mini"))
-    first, again = (teach(bundle, "bell", [clips], QUICK) for _ in range(2))
+@pytest.fixture
+def tiny(tiny_model: WaveformModel, tmp_path: Path) -> Bundle:
+    return load_bundle(save_bundle(tiny_model, tmp_path / "tiny", Card("tiny", "CC0-1.0")))
+
+
+@pytest.fixture
+def noises(tmp_path: Path) -> Path:
+    folder = tmp_path / "noises"
+    folder.mkdir()
+    for name in ("rain", "hum"):
+        soundfile.write(folder / f"{name}.wav", textures(5.0, RATE)[name].numpy(), RATE)
+    return folder
+
+
+def test_the_same_seed_teaches_the_same_whatever_the_name(
+    tiny: Bundle, clips: Path, noises: Path
+) -> None:
+    options = dataclasses.replace(QUICK, background=noises)
+    first, again = (teach(tiny, name, [clips], options) for name in ("bell", "chime"))
     assert torch.equal(first.prompt.vectors, again.prompt.vectors)
     assert [check.score for check in first.checks] == [check.score for check in again.checks]
+    assert [each.before_db for each in first.examples] == [
+        each.before_db for each in again.examples
+    ]
+
+
+def test_minutes_that_are_given_are_used(tiny: Bundle, clips: Path, noises: Path) -> None:
+    tuning = TuningConfig(num_steps=2, check_every=1)
+    options = dataclasses.replace(QUICK, background=noises, tuning=tuning)
+    short = teach(tiny, "bell", [clips], options)
+    assert short.checks[-1].step == 2
+    assert short.ended == "after 2 steps, the most it was to take"
+    options = dataclasses.replace(options, minutes=0.05, fills_time=True)
+    long = teach(tiny, "bell", [clips], options)
+    assert long.checks[-1].step > 4
+    # As many checks as there would be in a short one, or fewer if the time is over.
+    assert len(long.checks) <= len(short.checks) + 1
+    assert "0.05 min" in long.ended
+
+
+def test_a_gain_within_two_standard_errors_is_called_none(
+    tiny: Bundle, clips: Path, noises: Path
+) -> None:
+    lesson = teach(tiny, "bell", [clips], dataclasses.replace(QUICK, background=noises))
+    example = lesson.examples[0]
+
+    def verdict(*gains: float) -> str:
+        examples = [
+            dataclasses.replace(example, before_db=1.0, after_db=1.0 + gain) for gain in gains
+        ]
+        return dataclasses.replace(lesson, examples=tuple(examples)).verdict
+
+    # The standard error of the mean of 0 and 2 is 1.
+    assert verdict(0.0, 2.0) == "no clear gain: +1.0 ± 1.0 dB"
+    assert verdict(2.0, 4.0) == "gain of +3.0 ± 1.0 dB"
+    assert verdict(-2.0, -4.0) == "loss of -3.0 ± 1.0 dB"
+    assert verdict(0.0, 0.0) == "no clear gain: +0.0 ± 0.0 dB"
 
 
 def test_one_clip_is_enough_and_it_is_said(clips: Path) -> None:
@@ -149,6 +212,7 @@ def test_backgrounds_of_ones_own(tmp_path: Path, clips: Path) -> None:
     lesson = teach(bundle, "bell", [clips], options)
     assert lesson.prompt.vectors.shape == (1, 48)
     assert {example.background for example in lesson.examples} == {("speech",), ("background",)}
+    assert any("too few and too short" in warning for warning in lesson.warnings)
     (folder / "speech").rename(folder / "chatter")
     with pytest.raises(ConfigError, match="chatter"):
         teach(bundle, "bell", [clips], options)
