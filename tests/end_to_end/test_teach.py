@@ -166,7 +166,8 @@ def test_minutes_that_are_given_are_used(tiny: Bundle, clips: Path, noises: Path
     short = teach(tiny, "bell", [clips], options)
     assert short.checks[-1].step == 2
     assert short.ended == "after 2 steps, the most it was to take"
-    options = dataclasses.replace(options, minutes=0.05, fills_time=True)
+    impatient = dataclasses.replace(tuning, patience=1)
+    options = dataclasses.replace(options, minutes=0.05, fills_time=True, tuning=impatient)
     long = teach(tiny, "bell", [clips], options)
     assert long.checks[-1].step > 4
     # As many checks as there would be in a short one, or fewer if the time is over.

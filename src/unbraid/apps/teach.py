@@ -71,8 +71,8 @@ class TeachOptions:
             the model's tagger hears in the clips (``clips``), at ``random``, or at the prompt of
             this name. None for ``clips`` where the model has a tagger, else ``nearest``.
         tuning: How it learns; ``num_steps`` is the most.
-        fills_time: Take as many steps as fit into the time instead; between two checks there are
-            more of them in proportion.
+        fills_time: Take as many steps as fit into the time instead, whatever the checks say;
+            between two of these there are more steps in proportion.
         seed: Of everything that is drawn.
         licence: Licence of the prompt, as its file will say.
         note: A line for those who get the file.
@@ -257,10 +257,13 @@ def _within(options: TeachOptions, most_steps: int) -> TuningConfig:
     tuning = options.tuning
     if not options.fills_time:
         return dataclasses.replace(tuning, num_steps=min(tuning.num_steps, most_steps))
-    # Patience is counted in checks: a long lesson is not to end for want of a better one early.
     check_every = round(tuning.check_every * most_steps / tuning.num_steps)
     return dataclasses.replace(
-        tuning, num_steps=most_steps, check_every=max(tuning.check_every, check_every)
+        tuning,
+        num_steps=most_steps,
+        check_every=max(tuning.check_every, check_every),
+        # Most is gained while the learning rate falls, near the end.
+        patience=most_steps,
     )
 
 
