@@ -2,8 +2,10 @@
 
 Sounds are classes of effects of a manifest; clips to teach with come from its train split, and
 what is taught is measured on recordings of its eval split: other clips of the sound, mixed with
-speech, effects and music that nobody taught or was taught with. ``mini`` has heard the train
-split, the clips to teach with among them, as ``sfx`` among hundreds of other effects.
+speech, effects and music that nobody taught or was taught with. The same mixtures without the
+sound tell how silent its stem is then: the median level relative to the mixture, and the highest.
+``mini`` has heard the train split, the clips to teach with among them, as ``sfx`` among hundreds of
+other effects.
 
     python bench/teaching.py [--manifest manifest.csv] [--clips 5] [--steps 200] [--sounds ...]
     python bench/teaching.py --curves    # how many clips, and how long?
@@ -17,7 +19,7 @@ import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import soundfile
@@ -25,6 +27,7 @@ import torch
 
 from material import RECIPE, SHARED, has_manifest
 from unbraid.apps.example_clips import read_clip
+from unbraid.apps.queries import mean_embedding
 from unbraid.apps.teach import TeachOptions, teach
 from unbraid.audio import read
 from unbraid.checkpoints import Bundle, load_bundle, resolve_model
@@ -103,6 +106,20 @@ def gain_db(model: WaveformModel, batches: list[MixtureBatch]) -> float:
     return fmean(gains)
 
 
+@torch.no_grad()
+def levels_when_absent_db(model: WaveformModel, batches: list[MixtureBatch]) -> list[float]:
+    """Level of the sound's stem relative to the mixtures when these are without the sound."""
+    fast = for_inference(model)
+    levels = []
+    for batch in batches:
+        place = int((batch.prompt_indices[0] == len(model.prompts.names) - 1).nonzero()[0])
+        mixture = batch.mixture - batch.references[:, place]
+        estimate = fast(mixture, batch.prompt_indices)[0, place]
+        ratio = estimate.square().sum() / mixture.square().sum()
+        levels.append(10.0 * float(ratio.clamp_min(1e-12).log10()))
+    return levels
+
+
 def options(changes: Mapping[str, Any], steps: int) -> TeachOptions:
     changes = dict(changes)
     tuning = dataclasses.replace(
@@ -124,7 +141,7 @@ def prompt_map(
     for name in model.prompts.names:
         chosen = random.Random(0).sample(pools[name], min(PER_PROMPT, len(pools[name])))
         paths = [manifest.parent / row.path for row in chosen]
-        heard.append(mean_embedding(tagger, paths))
+        heard.append(heard_in(paths, tagger))
     sounds, prompts = torch.stack(heard), model.prompts.weight.detach()
     centre, middle = sounds.mean(dim=0), prompts.mean(dim=0)
     alike = (sounds - centre) @ (sounds - centre).T
@@ -133,10 +150,9 @@ def prompt_map(
     return lambda embedding: middle + (embedding - centre) @ (sounds - centre).T @ weights
 
 
-@torch.no_grad()
-def mean_embedding(tagger: Htsat, paths: Sequence[Path]) -> torch.Tensor:
+def heard_in(paths: Sequence[Path], tagger: Htsat) -> torch.Tensor:
     clips = [read_clip(path, tagger.sample_rate).samples for path in paths]
-    return torch.stack([tagger.eval().embed(clip) for clip in clips]).mean(dim=0)
+    return mean_embedding(tagger, clips, tagger.sample_rate)
 
 
 def measure(
@@ -144,8 +160,9 @@ def measure(
 ) -> None:
     recordings = list(read_manifest(manifest))
     to_prompt = prompt_map(bundle.model, tagger, manifest, recordings)
-    print(f"| {clips} clips of | prompt | mixture + dB | {' | '.join(VARIANTS)} | seconds |")
-    print("|---" * (len(VARIANTS) + 4) + "|", flush=True)
+    heads = (f"{clips} clips of", "prompt", "mixture + dB", *VARIANTS, "absent, before", "absent")
+    print(f"| {' | '.join((*heads, 'seconds'))} |")
+    print("|---" * (len(heads) + 1) + "|", flush=True)
     for sound in sounds:
         batches = checks(manifest, recordings, sound, bundle.model)
         paths = some_clips(manifest, recordings, sound, clips)
@@ -153,7 +170,8 @@ def measure(
         seconds = []
         start = ""
         first_db = float("nan")
-        mapped = to_prompt(mean_embedding(tagger, paths))[None]
+        absent = []
+        mapped = to_prompt(heard_in(paths, tagger))[None]
         with_map = dataclasses.replace(bundle, model=bundle.model.with_prompts({MAPPED: mapped}))
         for name, changes in VARIANTS.items():
             # Where it is not asked for, nobody is to find it the nearest.
@@ -166,7 +184,10 @@ def measure(
                 start = lesson.start
                 row = bundle.model.prompts.names.index(start)
                 vector = bundle.model.prompts.weight[row].detach()[None]
-                first_db = gain_db(bundle.model.with_prompts({NEW: vector}), batches)
+                first = bundle.model.with_prompts({NEW: vector})
+                first_db = gain_db(first, batches)
+                absent = [levels_when_absent_db(model, batches) for model in (first, taught)]
+        cells += [f"{median(levels):.1f} ({max(levels):.1f})" for levels in absent]
         print(
             f"| {sound} | {start} | {first_db:+.1f} | {' | '.join(cells)} | {fmean(seconds):.0f} |",
             flush=True,

@@ -14,6 +14,10 @@ PROVENANCE: Mapping[str, Any] = {
     "clips": [{"name": "ding.wav", "sha256": "0" * 64, "seconds": 1.5}] * 3,
     "before_db": 1.25,
     "after_db": 7.5,
+    "gain_error_db": 0.5,
+    "verdict": "gain of +6.2 ± 0.5 dB",
+    "absent_db": -23.5,
+    "absent_worst_db": -11.25,
     "licence": "CC0-1.0",
     "note": "rings twice",
 }

@@ -50,12 +50,15 @@ def test_a_shared_prompt_is_installed_listed_shown_and_removed(bell: Path, own_h
     assert (learned["kind"], learned["num_vectors"], learned["digest"]) == ("learned", 1, "")
     assert (taught["kind"], taught["num_vectors"], taught["num_clips"]) == ("taught", 8, 3)
     assert (taught["before_db"], taught["after_db"]) == (1.25, 7.5)
+    assert (taught["absent_db"], taught["absent_worst_db"]) == (-23.5, -11.25)
     table = unbraid("prompts", "list", "-m", "tiny").stdout
-    for word in ("speech", "learned", "door-bell", "taught", "1.2 -> 7.5", "rings twice"):
+    for word in ("speech", "learned", "door-bell", "taught", "1.2 -> 7.5 (± 0.5)", "rings twice"):
         assert word in table
 
     shown = unbraid("prompts", "show", "door-bell", "-m", "tiny").stdout
-    for word in ("8 of 8 numbers", "1.2 -> 7.5", "ding.wav", '"after_db": 7.5', taught["digest"]):
+    absent = "-23.5 dB relative to the mixture (median), -11.2 dB at worst"
+    words = ("8 of 8 numbers", "1.2 -> 7.5", "gain of +6.2 ± 0.5 dB", absent, "ding.wav")
+    for word in (*words, '"after_db": 7.5', taught["digest"]):
         assert str(word) in shown
     whole = unbraid("prompts", "show", "door-bell", "-m", "tiny", "--json").json
     assert whole["provenance"] == json.loads(json.dumps(dict(PROVENANCE)))
@@ -269,3 +272,7 @@ def test_a_map_is_drawn_of_learned_and_installed_prompts(bell: Path, tmp_path: P
     assert (jpeg.code, "end in .png" in jpeg.error) == (2, True)
     unknown = unbraid("prompts", "map", "-m", "tiny", "-o", tmp_path / "3.png", "-p", "gong")
     assert "unknown prompt 'gong'" in unknown.stderr
+    for seed in ("-1", str(2**32)):
+        refused = unbraid("prompts", "map", "-m", "tiny", "-o", tmp_path / "4.png", "--seed", seed)
+        assert refused.code == 2
+        assert "--seed" in refused.stderr

@@ -10,12 +10,14 @@ import torch
 from command_line import unbraid
 from released_st_sed_sep import separator_state, tagger_state, write_checkpoint
 from unbraid import load_separator
-from unbraid.apps.queries import digest_of_clip, name_queries, query_from_clips
+from unbraid.apps.example_clips import digest_of_clip
+from unbraid.apps.queries import mean_embedding, name_queries, query_from_clips
 from unbraid.apps.shown_sounds import shown_sounds
 from unbraid.apps.teach import TeachOptions, teach
 from unbraid.checkpoints import Bundle, import_released, save_bundle
 from unbraid.data.dynamic import MixtureBatch
 from unbraid.errors import AudioError, ConfigError, PromptError
+from unbraid.models.taggers.htsat import Htsat
 from unbraid.models.waveform import WaveformModel
 from unbraid.training.methods.prompt_tuning import TuningConfig, tune_prompts
 
@@ -58,15 +60,22 @@ def test_a_query_is_the_mean_embedding_of_its_clips(model: WaveformModel, tmp_pa
     assert not query.is_inference()
 
 
-def test_channels_are_averaged_and_silence_left_out(model: WaveformModel, tmp_path: Path) -> None:
+def test_the_loudest_channel_is_heard_without_silence(model: WaveformModel, tmp_path: Path) -> None:
     mono = sound(1, 1.0)
     pause = np.zeros((RATE, 1), np.float32)
     # Blocks of silence are a tenth of a second, so a whole second leaves no rest.
     clip = np.concatenate([pause, mono[: RATE // 2], pause, mono[RATE // 2 :], pause])
-    stereo = np.concatenate([2 * clip, np.zeros_like(clip)], axis=1)
     expected = query_from_clips(model, [write(tmp_path / "mono.wav", mono)])
-    found = query_from_clips(model, [write(tmp_path / "stereo.wav", stereo)])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    # The mean of the last two channels is silence.
+    for number, other in enumerate((np.zeros_like(clip), -clip)):
+        stereo = np.concatenate([clip, other], axis=1)
+        found = query_from_clips(model, [write(tmp_path / f"{number}.wav", stereo)])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_quiet_clip_is_heard(model: WaveformModel, tmp_path: Path) -> None:
+    quiet = write(tmp_path / "quiet.wav", 1e-4 * sound(1, 1.0))
+    assert torch.isfinite(query_from_clips(model, [quiet])).all()
 
 
 def test_clips_of_any_rate_and_length_are_heard(model: WaveformModel, tmp_path: Path) -> None:
@@ -177,12 +186,23 @@ def test_what_cannot_be_asked_by_example_says_what_to_do(bundle: Bundle, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_query_can_be_tuned_on_the_same_clips(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_query_can_be_tuned_on_the_same_clips(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Audio prompt tuning as published: start at the mean embedding, tune the query alone, by L1.
     clips = [write(tmp_path / f"{seed}.wav", sound(seed, 1.0)) for seed in range(2)]
     before = {name: tensor.clone() for name, tensor in bundle.model.state_dict().items()}
     tuning = TuningConfig(loss="l1", num_steps=3, check_every=3, learning_rate=0.01)
+    heard_clips = []
+
+    def listen(tagger: Htsat, some: list[torch.Tensor], sample_rate: int) -> torch.Tensor:
+        heard_clips.extend(some)
+        return mean_embedding(tagger, some, sample_rate)
+
+    monkeypatch.setattr("unbraid.apps.teach.mean_embedding", listen)
     lesson = teach(bundle, "noise", clips, TeachOptions(minutes=5.0, tuning=tuning))
+    # The clip that is held back takes no part in the start, so what it is before is honest.
+    assert (len(heard_clips), lesson.num_held_back) == (1, 1)
     for name, tensor in bundle.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert lesson.start == "the mean of the clips"

@@ -1,5 +1,6 @@
 """``unbraid teach``: from clips to a prompt that works, and everything that is refused."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import torch
 from command_line import unbraid
 from unbraid.apps.keep_lesson import refuse_taken
 from unbraid.apps.teach import TeachOptions, teach
-from unbraid.checkpoints import load_bundle, load_prompt, resolve_model
+from unbraid.checkpoints import Bundle, Card, load_bundle, load_prompt, resolve_model, save_bundle
 from unbraid.errors import AudioError, Cancelled, ConfigError, PromptError
 from unbraid.mixing.textures import events, textures
+from unbraid.models.waveform import WaveformModel
 from unbraid.training.methods.prompt_tuning import TuningConfig
 from unbraid.types import Step
 
@@ -24,7 +26,7 @@ QUICK = TeachOptions(start="sfx", tuning=TuningConfig(num_steps=2, check_every=2
 @pytest.fixture(autouse=True)
 def quick_and_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNBRAID_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("unbraid.apps.teach._CHECKS_PER_SCENE", 1)
+    monkeypatch.setattr("unbraid.apps.lesson_plan._CHECKS_PER_SCENE", 2)
 
 
 @pytest.fixture
@@ -43,6 +45,8 @@ def test_a_prompt_comes_out_and_works_everywhere(tmp_path: Path, clips: Path) ->
     done = unbraid("teach", "door-bell", clips, "-o", out, "--steps", "2", "--start", "sfx")
     assert done.code == 0, done.stderr
     assert "dB before" in done.stdout
+    assert "ended after 2 steps, the most it was to take" in done.stdout
+    assert "at worst" in done.stdout
     assert "Use it: unbraid separate RECORDING -m mini --prompts speech,door-bell" in done.stdout
     stored = load_prompt(out / "door-bell.prompt.safetensors")
     assert stored.vectors.shape == (24, 48)
@@ -50,8 +54,12 @@ def test_a_prompt_comes_out_and_works_everywhere(tmp_path: Path, clips: Path) ->
     facts = stored.provenance
     assert [clip["name"] for clip in facts["clips"]] == ["bell0.wav", "bell1.wav", "bell2.wav"]
     assert facts["settings"]["held_back"] == 1
-    assert facts["after_db"] >= facts["before_db"]
+    assert facts["verdict"] in done.stdout
+    assert facts["gain_error_db"] >= 0
+    assert facts["absent_db"] <= facts["absent_worst_db"]
     page = (out / "door-bell.html").read_text()
+    assert facts["verdict"][1:] in page
+
     assert "<audio" in page
     assert "data:image/png" in page
     assert "door-bell" in unbraid("prompts", "list").stdout
@@ -83,13 +91,13 @@ def test_what_is_in_the_way_is_found_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for overwrite in (False, True):
         with pytest.raises(AudioError, match="file: cannot be written"):
-            refuse_taken("a", tmp_path / "file", bundle, is_installed=True, overwrite=overwrite)
+            refuse_taken("a", tmp_path / "file", bundle, install=True, overwrite=overwrite)
     (tmp_path / "Ding.html").touch()
     for name, overwrite in (("Ding", False), ("ding", False), ("ding", True)):
         with pytest.raises(PromptError, match=r"Ding\.html: exists already"):
-            refuse_taken(name, tmp_path, bundle, is_installed=False, overwrite=overwrite)
-    refuse_taken("Ding", tmp_path, bundle, is_installed=False, overwrite=True)
-    refuse_taken("a", tmp_path / "new" / "folder", bundle, is_installed=False, overwrite=False)
+            refuse_taken(name, tmp_path, bundle, install=False, overwrite=overwrite)
+    refuse_taken("Ding", tmp_path, bundle, install=False, overwrite=True)
+    refuse_taken("a", tmp_path / "new" / "folder", bundle, install=False, overwrite=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Ding.html", "file"]
 
 
@@ -123,6 +131,10 @@ def test_names_that_will_not_do(
         (["--start", "clips"], "no tagger to hear them with; choose nearest, random"),
         (["-m", "query-mini", "--start", "nearest"], "no prompt that could be the nearest; choose"),
         (["--minutes", "0"], "more than 0"),
+        (["--minutes", "inf"], "at most"),
+        (["--minutes", "1e300"], "at most"),
+        (["--seed", "99999999999999999999"], "less than or equal"),
+        (["--seed", "-1"], "greater than or equal"),
         (["--steps", "0"], "num_steps"),
         (["--background", "gone"], "no such folder"),
     ],
@@ -149,12 +161,64 @@ def test_the_model_and_its_other_prompts_stay_as_they_are(clips: Path) -> None:
     assert lesson.prompt.fingerprint
 
 
-@pytest.mark.slow
-def test_the_same_seed_teaches_the_same(clips: Path) -> None:
-    bundle = load_bundle(resolve_model("mini"))
-    first, again = (teach(bundle, "bell", [clips], QUICK) for _ in range(2))
+@pytest.fixture
+def tiny(tiny_model: WaveformModel, tmp_path: Path) -> Bundle:
+    return load_bundle(save_bundle(tiny_model, tmp_path / "tiny", Card("tiny", "CC0-1.0")))
+
+
+@pytest.fixture
+def noises(tmp_path: Path) -> Path:
+    folder = tmp_path / "noises"
+    folder.mkdir()
+    for name in ("rain", "hum"):
+        soundfile.write(folder / f"{name}.wav", textures(5.0, RATE)[name].numpy(), RATE)
+    return folder
+
+
+def test_the_same_seed_teaches_the_same_whatever_the_name(
+    tiny: Bundle, clips: Path, noises: Path
+) -> None:
+    options = dataclasses.replace(QUICK, background=noises)
+    first, again = (teach(tiny, name, [clips], options) for name in ("bell", "chime"))
     assert torch.equal(first.prompt.vectors, again.prompt.vectors)
     assert [check.score for check in first.checks] == [check.score for check in again.checks]
+    assert [each.before_db for each in first.examples] == [
+        each.before_db for each in again.examples
+    ]
+
+
+def test_minutes_that_are_given_are_used(tiny: Bundle, clips: Path, noises: Path) -> None:
+    tuning = TuningConfig(num_steps=2, check_every=1)
+    options = dataclasses.replace(QUICK, background=noises, tuning=tuning)
+    short = teach(tiny, "bell", [clips], options)
+    assert short.checks[-1].step == 2
+    assert short.ended == "after 2 steps, the most it was to take"
+    impatient = dataclasses.replace(tuning, patience=1)
+    options = dataclasses.replace(options, minutes=0.05, fills_time=True, tuning=impatient)
+    long = teach(tiny, "bell", [clips], options)
+    assert long.checks[-1].step > 4
+    # As many checks as there would be in a short one, or fewer if the time is over.
+    assert len(long.checks) <= len(short.checks) + 1
+    assert "0.05 min" in long.ended
+
+
+def test_a_gain_within_two_standard_errors_is_called_none(
+    tiny: Bundle, clips: Path, noises: Path
+) -> None:
+    lesson = teach(tiny, "bell", [clips], dataclasses.replace(QUICK, background=noises))
+    example = lesson.examples[0]
+
+    def verdict(*gains: float) -> str:
+        examples = [
+            dataclasses.replace(example, before_db=1.0, after_db=1.0 + gain) for gain in gains
+        ]
+        return dataclasses.replace(lesson, examples=tuple(examples)).verdict
+
+    # The standard error of the mean of 0 and 2 is 1.
+    assert verdict(0.0, 2.0) == "no clear gain: +1.0 ± 1.0 dB"
+    assert verdict(2.0, 4.0) == "gain of +3.0 ± 1.0 dB"
+    assert verdict(-2.0, -4.0) == "loss of -3.0 ± 1.0 dB"
+    assert verdict(0.0, 0.0) == "no clear gain: +0.0 ± 0.0 dB"
 
 
 def test_one_clip_is_enough_and_it_is_said(clips: Path) -> None:
@@ -178,6 +242,7 @@ def test_backgrounds_of_ones_own(tmp_path: Path, clips: Path) -> None:
     described = lesson.prompt.text("background")
     assert re.fullmatch(r"noises: 2 files, SHA-256 [0-9a-f]{64}", described)
     assert {example.background for example in lesson.examples} == {("speech",), ("background",)}
+    assert any("too few and too short" in warning for warning in lesson.warnings)
     (folder / "speech").rename(folder / "chatter")
     with pytest.raises(ConfigError, match="chatter"):
         teach(bundle, "bell", [clips], options)

@@ -113,7 +113,7 @@ def test_what_can_never_be_used_is_not_installed(
     for path, model, words in [
         (bell, other, r"made for another model \('tiny', fingerprint [0-9a-f]{12}\) than 'other'"),
         (bell, fixed, "made for another model"),
-        (speech, bundle, "has one of that name already"),
+        (speech, bundle, "'speech': means something already"),
         (narrow, bundle, r"shape \[3, 8\], but this model takes \[1, 8\] or \[8, 8\]"),
     ]:
         with pytest.raises(PromptError, match=words) as caught:
@@ -156,13 +156,16 @@ def test_strangers_in_the_folder_are_left_alone(bundle: Path, bell: Path) -> Non
 # ------------------------------------------------------------------ names and paths
 
 
-def test_names_mean_learned_then_installed_then_aliases(bundle: Path, tmp_path: Path) -> None:
+def test_names_mean_learned_ones_then_files_then_aliases(bundle: Path, tmp_path: Path) -> None:
     assert find_prompts(bundle, ["speech", "music"]).names == ("speech", "music-mix")
     music = write_copy(tmp_path / "files", bundle, "drums", "music")
-    install_prompt(music, bundle)
-    found = find_prompts(bundle, [" speech", "music", "musicbg", "speech"])
-    assert found.names == ("speech", "music", "music-mix", "speech")
-    assert list(found.taught) == ["music"]
+    with pytest.raises(PromptError, match="'music': means something already"):
+        install_prompt(music, bundle)
+    install_prompt(music, bundle, name="my-music")
+    found = find_prompts(bundle, [" speech", "my-music", "musicbg", "speech"])
+    assert found.names == ("speech", "my-music", "music-mix", "speech")
+    assert list(found.taught) == ["my-music"]
+    assert find_prompts(bundle, [music]).names == ("music",)
     assert find_prompts(bundle, []).names == ()
 
 

@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid.apps.queries import mean_embedding
 from unbraid.data.dynamic import MixtureBatch
 from unbraid.dsp.levels import rms
 from unbraid.dsp.resample import resample
@@ -86,9 +87,7 @@ def mean_embeddings(
                 whole = at_rate.unfold(0, *[round(pieces_s * tagger.sample_rate)] * 2)
                 pieces = [piece for piece in whole if float(piece.square().sum()) > _AUDIBLE]
             if pieces:
-                with torch.no_grad():
-                    embeddings = [tagger.eval().embed(piece) for piece in pieces]
-                heard.append(torch.stack(embeddings).mean(dim=0))
+                heard.append(mean_embedding(tagger, pieces, tagger.sample_rate))
         if not heard:
             raise PromptError(f"class {name!r}: nothing is heard in its {len(pool)} clips.")
         queries[name] = torch.stack(heard).mean(dim=0)[None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.apps.odd_clips import doubts
-from unbraid.apps.queries import digest_of_clip
 from unbraid.audio import MEDIA_EXTENSIONS, probe, read_blocks
 from unbraid.dsp.resample import resample
 from unbraid.errors import AudioError, in_brief
@@ -21,11 +21,29 @@ LONGEST_S = 60.0
 #: Less sound than this in all teaches nothing.
 LEAST_SOUND_S = 0.2
 
-# Silence at the ends: below this level, and this far below the loudest stretch.
-_SILENCE_DBFS = -65.0
-_SILENCE_BELOW_LOUDEST_DB = 45.0
-_STRETCH_S = 0.02
 _MARGIN_S = 0.05
+
+
+@dataclass(frozen=True)
+class ReadingRule:
+    """What is read of a clip; as it is, what a prompt is taught from.
+
+    Attributes:
+        longest_s: Of longer clips the beginning is taken.
+        silence_dbfs: Stretches below this level are silent.
+        silence_below_loudest_db: So are those that are so far below the loudest one.
+        stretch_s: Length of a stretch.
+        keeps_pauses: Whether silence is cut off at the ends only.
+    """
+
+    longest_s: float = LONGEST_S
+    silence_dbfs: float = -65.0
+    silence_below_loudest_db: float = 45.0
+    stretch_s: float = 0.02
+    keeps_pauses: bool = True
+
+
+_TO_TEACH = ReadingRule()
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +53,7 @@ class ExampleClip:
     Attributes:
         path: Its file.
         sha256: Of the file, in hexadecimal digits.
-        samples: Mono, without the silence at both ends.
+        samples: Mono, without silence as the rule has it.
         bandwidth_hz: The highest frequency that the file can hold.
         is_cut: Whether the file is longer than what was read of it.
     """
@@ -135,20 +153,42 @@ def files_in(path: Path) -> list[Path]:
     )
 
 
-def read_clip(path: Path, sample_rate: int) -> ExampleClip:
-    """Read at most ``LONGEST_S`` of a recording and cut the silence off its ends.
+def digest_of_clip(path: str | Path) -> str:
+    """SHA-256 of a clip, in hexadecimal digits.
+
+    Raises:
+        AudioError: If it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def read_clip(path: Path, sample_rate: int, rule: ReadingRule = _TO_TEACH) -> ExampleClip:
+    """Read the loudest channel of a recording, without silence.
+
+    Args:
+        path: The recording, or a video.
+        sample_rate: What to bring it to, in Hz.
+        rule: How much is read, and what is silence.
+
+    Returns:
+        The clip; without samples if it is silent.
 
     Raises:
         AudioError: If it cannot be read, or holds samples that are no finite numbers.
     """
     info = probe(path)
-    most = round(LONGEST_S * info.sample_rate)
+    most = rule.longest_s * info.sample_rate
     blocks: list[Tensor] = []
     length = 0
     for block in read_blocks(path):
-        blocks.append(block[:, : most - length])
+        blocks.append(block)
         length += block.shape[1]
         if length > most:
+            blocks[-1] = block[:, : block.shape[1] - (length - round(most))]
             break
     samples = torch.cat(blocks, dim=1) if blocks else torch.zeros(1, 0)
     loudest = samples[int(samples.square().sum(dim=1).argmax())]
@@ -156,40 +196,44 @@ def read_clip(path: Path, sample_rate: int) -> ExampleClip:
     return ExampleClip(
         path=path,
         sha256=digest_of_clip(path),
-        samples=_without_silent_ends(mono, sample_rate),
+        samples=_without_silence(mono, sample_rate, rule),
         bandwidth_hz=info.sample_rate / 2,
         is_cut=length > most,
     )
 
 
-def _stretches_db(samples: Float[Tensor, "time"], sample_rate: int) -> Float[Tensor, "stretch"]:
-    stretch = max(1, round(_STRETCH_S * sample_rate))
-    padded = torch.nn.functional.pad(samples, (0, -samples.numel() % stretch))
-    return 10.0 * (padded.unflatten(0, (-1, stretch)).square().mean(dim=1) + 1e-12).log10()
+def _stretch(sample_rate: int, rule: ReadingRule) -> int:
+    return max(1, round(rule.stretch_s * sample_rate))
 
 
-def _is_sound(samples: Float[Tensor, "time"], sample_rate: int) -> Tensor:
+def _is_sound(samples: Float[Tensor, "time"], sample_rate: int, rule: ReadingRule) -> Tensor:
+    """Of every stretch, whether it is none of silence."""
     if not samples.numel():
         return torch.zeros(0, dtype=torch.bool)
-    levels = _stretches_db(samples, sample_rate)
-    return levels > max(_SILENCE_DBFS, float(levels.max()) - _SILENCE_BELOW_LOUDEST_DB)
+    stretch = _stretch(sample_rate, rule)
+    padded = torch.nn.functional.pad(samples, (0, -samples.numel() % stretch))
+    levels = 10.0 * (padded.unflatten(0, (-1, stretch)).square().mean(dim=1) + 1e-12).log10()
+    return levels > max(rule.silence_dbfs, float(levels.max()) - rule.silence_below_loudest_db)
 
 
-def _without_silent_ends(samples: Float[Tensor, "time"], sample_rate: int) -> Tensor:
-    places = _is_sound(samples, sample_rate).nonzero().flatten()
+def _without_silence(
+    samples: Float[Tensor, "time"], sample_rate: int, rule: ReadingRule
+) -> Float[Tensor, "_"]:
+    is_sound = _is_sound(samples, sample_rate, rule)
+    places = is_sound.nonzero().flatten()
     if not places.numel():
         return samples[:0]
-    stretch, margin = max(1, round(_STRETCH_S * sample_rate)), round(_MARGIN_S * sample_rate)
+    stretch, margin = _stretch(sample_rate, rule), round(_MARGIN_S * sample_rate)
+    if not rule.keeps_pauses:
+        return samples[is_sound.repeat_interleave(stretch)[: samples.numel()]]
     first = max(0, int(places[0]) * stretch - margin)
     return samples[first : (int(places[-1]) + 1) * stretch + margin].clone()
 
 
 def sound_s(clip: ExampleClip, sample_rate: int) -> float:
     """Seconds of a clip that are no silence, in steps of 20 ms."""
-    stretch = max(1, round(_STRETCH_S * sample_rate))
     # The last stretch may be a short one.
-    lengths = [len(part) for part in clip.samples.split(stretch)] if clip.samples.numel() else []
-    sounding = _is_sound(clip.samples, sample_rate).tolist()
-    return (
-        sum(length for length, is_it in zip(lengths, sounding, strict=True) if is_it) / sample_rate
-    )
+    parts = clip.samples.split(_stretch(sample_rate, _TO_TEACH)) if clip.samples.numel() else ()
+    sounding = _is_sound(clip.samples, sample_rate, _TO_TEACH).tolist()
+    num_samples = sum(len(part) for part, is_it in zip(parts, sounding, strict=True) if is_it)
+    return num_samples / sample_rate

@@ -36,12 +36,19 @@ class KeptLesson:
 
 
 def refuse_taken(
-    name: str, folder: Path, bundle: Bundle, *, is_installed: bool, overwrite: bool
+    name: str, folder: Path, bundle: Bundle, *, install: bool, overwrite: bool
 ) -> None:
     """Make sure that a prompt of this name can be kept, before work goes into it.
 
     Names that differ in upper and lower case only count as the same, since some disks take them
-    for one; ``overwrite`` replaces a prompt of exactly this name.
+    for one.
+
+    Args:
+        name: What it is to be called.
+        folder: Where its file is to go.
+        bundle: The model.
+        install: It is also to be made known by its name.
+        overwrite: A prompt of exactly that name is to be replaced.
 
     Raises:
         PromptError: If the name is none for a prompt, means something already, or is taken and
@@ -60,7 +67,7 @@ def refuse_taken(
         if path.name.casefold() in map(str.casefold, wanted):
             way = " or --overwrite it" if is_same else ""
             raise PromptError(f"{path}: exists already; choose another name{way}.")
-    known = installed_as(name, model_fingerprint(bundle.folder)) if is_installed else None
+    known = installed_as(name, model_fingerprint(bundle.folder)) if install else None
     if known is not None and (not overwrite or known != name):
         way = "" if known != name else "--overwrite it, "
         raise PromptError(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from statistics import fmean
+from statistics import fmean, median
 
 from unbraid.apps.cases import Case
 from unbraid.apps.learning_page import before_and_after, checks_table, render_learning_page
+from unbraid.apps.lesson_plan import Example
 from unbraid.apps.report_page import duration_text, number_html
-from unbraid.apps.teach import Example, Lesson
+from unbraid.apps.teach import Lesson, gain_error_db
 from unbraid.checkpoints.prompt_files import BACKGROUND, MODEL_NAME
 from unbraid.errors import in_brief
 from unbraid.evaluation.tables import Table, TableRow
@@ -26,7 +27,7 @@ def render_lesson_page(lesson: Lesson) -> str:
         facts=_facts(lesson),
         warnings=lesson.warnings,
         results=_results(lesson),
-        results_caption="SI-SDR improvement over the mixture, in dB",
+        results_caption="SI-SDR improvement over the mixture, in dB; ± one standard error",
         about_cases=_about(lesson),
         cases=_cases(lesson),
         checks=checks_table(
@@ -40,12 +41,15 @@ def render_lesson_page(lesson: Lesson) -> str:
 
 def _headline(lesson: Lesson) -> str:
     before, after = f"{lesson.before_db:+.1f}", f"{lesson.after_db:+.1f}"
-    absent = (f"{lesson.absent_before_db:.1f}", f"{lesson.absent_after_db:.1f}")
+    levels = (median(lesson.absent_after_db), max(lesson.absent_after_db))
+    middle, worst = (number_html(f"{level:.1f}") for level in levels)
+    earlier = number_html(f"{median(lesson.absent_before_db):.1f}")
+    verdict = lesson.verdict[:1].upper() + lesson.verdict[1:]
     return (
         f"<strong>{number_html(after)}&nbsp;dB</strong> SI-SDR over the mixture, "
-        f"{number_html(before)}&nbsp;dB before it learnt. Where the sound is absent, its "
-        f"stem lies at {number_html(absent[1])}&nbsp;dB relative to the mixture "
-        f"({number_html(absent[0])}&nbsp;dB before)."
+        f"{number_html(before)}&nbsp;dB before it learnt. {escape(verdict)} (standard error). "
+        f"Where the sound is absent, its stem lies at {middle}&nbsp;dB relative to the mixture in "
+        f"the median, at {worst}&nbsp;dB at worst (median before: {earlier}&nbsp;dB)."
     )
 
 
@@ -61,6 +65,7 @@ def _facts(lesson: Lesson) -> Mapping[str, str]:
         "numbers learnt": f"{vectors * dim:,}",
         "mixed with": escape(str(lesson.prompt.provenance.get(BACKGROUND, ""))),
         "time": escape(duration_text(lesson.seconds)),
+        "ended": escape(lesson.ended),
     }
 
 
@@ -73,7 +78,8 @@ def _results(lesson: Lesson) -> Table:
     for title, examples in groups.items():
         before = fmean(example.before_db for example in examples)
         after = fmean(example.after_db for example in examples)
-        cells = (str(len(examples)), f"{before:+.1f}", f"{after:+.1f}", f"{after - before:+.1f}")
+        gain = f"{after - before:+.1f} ± {gain_error_db(examples):.1f}"
+        cells = (str(len(examples)), f"{before:+.1f}", f"{after:+.1f}", gain)
         rows.append(TableRow((f"beside {title}" if title != "all" else "all", *cells)))
     return Table(("mixtures", "number", "before", "after", "gain"), tuple(rows))
 

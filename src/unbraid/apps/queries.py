@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -11,26 +11,34 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.audio import probe, read_blocks, safe_name
-from unbraid.dsp.levels import power_db, rms
-from unbraid.dsp.resample import Resampler
+from unbraid.apps.example_clips import ReadingRule, read_clip
+from unbraid.audio import safe_name
+from unbraid.dsp.resample import resample
 from unbraid.errors import AudioError, PromptError
+from unbraid.models.taggers.htsat import Htsat
 from unbraid.models.waveform import WaveformModel
 from unbraid.prompts import ALIASES
 
 #: Name of a query → the clips that show its sound.
 Queries: TypeAlias = Mapping[str, Sequence[str | Path]]
 
-#: Stretches of this length that are this far below the loudest one are taken for silence.
-_STRETCH_S = 0.1
-_SILENCE_DB = -60.0
+# A tagger would hear pauses, too: they are left out, but not what dies away slowly. Nothing is
+# too quiet that is no digital silence.
+_RULE = ReadingRule(
+    longest_s=math.inf,
+    silence_dbfs=-115.0,
+    silence_below_loudest_db=60.0,
+    stretch_s=0.1,
+    keeps_pauses=False,
+)
 
 
 def query_from_clips(model: WaveformModel, paths: Sequence[str | Path]) -> Float[Tensor, "dim"]:
     """The query for the sound that clips have in common: the mean of their embeddings.
 
-    Channels are averaged, silence is left out, and what is longer than the tagger can hear as a
-    whole is heard in pieces. Every clip counts the same, whatever its length.
+    The loudest channel is taken, as by ``read_examples``, silence is left out, and what is longer
+    than the tagger can hear as a whole is heard in pieces. Every clip counts the same, whatever
+    its length.
 
     Args:
         model: A model with a tagger.
@@ -43,19 +51,48 @@ def query_from_clips(model: WaveformModel, paths: Sequence[str | Path]) -> Float
     Source: Y. Liu et al., "Audio prompt tuning for universal sound separation", ICASSP 2024,
         arXiv 2311.18399, the first stage.
     """
+    tagger = tagger_of(model)
+    if not paths:
+        raise PromptError("a query needs at least one clip in which its sound is heard.")
+    clips = []
+    for path in paths:
+        clip = read_clip(Path(path), tagger.sample_rate, _RULE)
+        if not clip.samples.numel():
+            raise AudioError(f"{path}: is silent; give a clip in which the sound is heard.")
+        clips.append(clip.samples)
+    return mean_embedding(tagger, clips, tagger.sample_rate)
+
+
+def tagger_of(model: WaveformModel) -> Htsat:
+    """What lets a model be asked by example.
+
+    Raises:
+        PromptError: If the model has none.
+    """
     if model.tagger is None:
         raise PromptError(
             "this model cannot be asked by example, for it has no tagger; teach it a prompt from "
             "your clips with `unbraid teach`, or choose a model with a tagger."
         )
-    if not paths:
-        raise PromptError("a query needs at least one clip in which its sound is heard.")
-    device = next(model.tagger.parameters()).device
-    embeddings = []
+    return model.tagger
+
+
+def mean_embedding(
+    tagger: Htsat, clips: Sequence[Float[Tensor, "_"]], sample_rate: int
+) -> Float[Tensor, "dim"]:
+    """The mean of what a tagger hears in clips, each as a whole.
+
+    Args:
+        tagger: The tagger; it hears as in evaluation.
+        clips: Mono, at least one.
+        sample_rate: Of the clips, in Hz.
+    """
+    device = next(tagger.parameters()).device
     with torch.inference_mode():
-        for path in paths:
-            clip = _without_silence(path, model.tagger.sample_rate)
-            embeddings.append(model.tagger.eval().embed(clip.to(device)))
+        embeddings = [
+            tagger.eval().embed(resample(clip[None], sample_rate, tagger.sample_rate)[0].to(device))
+            for clip in clips
+        ]
     # A copy, because what was made in inference mode can never be trained.
     return torch.stack(embeddings).mean(dim=0).clone()
 
@@ -102,34 +139,3 @@ def name_queries(clips: Iterable[str | Path], taken: Iterable[str]) -> dict[str,
         used.add(name.casefold())
         named[name] = clip
     return named
-
-
-def digest_of_clip(path: str | Path) -> str:
-    """SHA-256 of a clip, in hexadecimal digits.
-
-    Raises:
-        AudioError: If it cannot be read.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror}).") from error
-
-
-def _read_mono(path: str | Path, sample_rate: int) -> Float[Tensor, "time"]:
-    resampler = Resampler(probe(path).sample_rate, sample_rate)
-    parts = [resampler.push(block.mean(dim=0, keepdim=True)) for block in read_blocks(path)]
-    if (tail := resampler.finish()) is not None:
-        parts.append(tail)
-    return torch.cat(parts, dim=1)[0] if parts else torch.zeros(0)
-
-
-def _without_silence(path: str | Path, sample_rate: int) -> Float[Tensor, "time"]:
-    clip = _read_mono(path, sample_rate)
-    if not bool(clip.any()):
-        raise AudioError(f"{path}: is silent; give a clip in which the sound is heard.")
-    stretches = clip.split(round(_STRETCH_S * sample_rate))
-    levels_db = power_db(torch.stack([rms(stretch) for stretch in stretches]).square())
-    is_loud = levels_db > levels_db.max() + _SILENCE_DB
-    return torch.cat([part for part, loud in zip(stretches, is_loud, strict=True) if loud])

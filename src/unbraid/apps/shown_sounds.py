@@ -7,8 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unbraid.apps.example_clips import LEAST_SOUND_S, files_in, read_clip, sound_s
-from unbraid.apps.queries import digest_of_clip, name_queries
+from unbraid.apps.example_clips import (
+    LEAST_SOUND_S,
+    digest_of_clip,
+    files_in,
+    read_clip,
+    sound_s,
+)
+from unbraid.apps.queries import name_queries
 from unbraid.errors import AudioError
 
 # Enough to tell sound from silence.

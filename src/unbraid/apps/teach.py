@@ -1,19 +1,21 @@
 """Teach a model a sound: clips of it in, a prompt of a few kilobytes out.
 
 Clips are mixed with backgrounds, the vectors of the new prompt begin at the known prompt that
-comes nearest and learn to bring the sound out of the mixtures, and clips that were held back tell
-how well that went. The model stays as it is.
+comes nearest and learn to bring the sound out of the mixtures, and clips and backgrounds that were
+held back tell how well that went. The model stays as it is.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean, median, stdev
 from typing import Any, Literal
 
 import torch
@@ -21,43 +23,38 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid._version import __version__
-from unbraid.apps.backgrounds import ANYTHING, Backgrounds, backgrounds_in, our_backgrounds
+from unbraid.apps.backgrounds import Backgrounds, backgrounds_in, our_backgrounds
 from unbraid.apps.example_clips import ExampleClip, ExampleClips, read_examples
-from unbraid.apps.queries import query_from_clips
+from unbraid.apps.lesson_plan import Example, LessonPlan, part_backgrounds
+from unbraid.apps.queries import mean_embedding, tagger_of
 from unbraid.checkpoints import prompt_files
 from unbraid.checkpoints.bundle import Bundle
 from unbraid.checkpoints.prompt_files import PromptFile, check_prompt_name, model_fingerprint
-from unbraid.data.dynamic import MixtureBatch, render_batch
-from unbraid.data.fixed import fixed_plans
+from unbraid.data.dynamic import MixtureBatch
 from unbraid.data.shelf import ClipShelf
 from unbraid.errors import ConfigError, PromptError
-from unbraid.mixing.recipe import Clip, MixPlan, MixRecipe, Planner, Scene, SourcePlan
-from unbraid.models.inference import for_inference
+from unbraid.mixing.recipe import Clip
 from unbraid.models.waveform import WaveformModel
-from unbraid.objectives.measures import si_sdr_db
 from unbraid.prompts import check_free_name
 from unbraid.training.methods.checked_learning import Check
 from unbraid.training.methods.prompt_tuning import (
+    TunedPrompts,
     TuningConfig,
     nearest_prompt,
     tune_prompts,
 )
 from unbraid.types import Step, StepCallback
 
-# Of the mixtures; longer ones cost time and teach little more.
-_CROP_S = 2.0
-_BATCH_SIZE = 2
 # One clip in five is held back, and one at least.
 _HELD_BACK = 5
-_CHECKS_PER_SCENE = 4
-# Share of batches in which nobody asks for the background, and of mixtures without the sound.
-_ALONE = 0.25
-_ABSENT = 0.12
 # A step takes so many times as long as looking at its mixtures once: forward and backward.
 _STEP_TO_LOOK = 3.0
-_LOOK_BATCHES = 3
 # What is kept of the time for checks and the report.
 _RESERVE = 0.3
+# A week.
+_MOST_MINUTES = 7 * 24 * 60
+# A gain of less than so many standard errors can be chance.
+_CLEAR = 2.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +71,8 @@ class TeachOptions:
             the model's tagger hears in the clips (``clips``), at ``random``, or at the prompt of
             this name. None for ``clips`` where the model has a tagger, else ``nearest``.
         tuning: How it learns; ``num_steps`` is the most.
+        fills_time: Take as many steps as fit into the time instead, whatever the checks say;
+            between two of these there are more steps in proportion.
         seed: Of everything that is drawn.
         licence: Licence of the prompt, as its file will say.
         note: A line for those who get the file.
@@ -84,41 +83,22 @@ class TeachOptions:
     vectors: Literal["band", "one"] = "band"
     start: str | None = None
     tuning: TuningConfig = field(default_factory=TuningConfig)
+    fills_time: bool = False
     seed: int = 0
     licence: str = ""
     note: str = ""
 
     def __post_init__(self) -> None:
-        if not self.minutes > 0:
-            raise ConfigError(f"minutes must be more than 0, not {self.minutes:g}.")
+        if not 0 < self.minutes <= _MOST_MINUTES:
+            raise ConfigError(
+                f"minutes must be more than 0 and at most {_MOST_MINUTES} (a week), not "
+                f"{self.minutes:g}."
+            )
         if self.tuning.network_learning_rate is not None:
             raise ConfigError(
                 "tuning.network_learning_rate must be None: a taught prompt belongs to the network "
                 "as it is; use tune_prompts for joint tuning."
             )
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """A mixture of the check, before and after.
-
-    Attributes:
-        background: The prompts of what the sound is mixed with.
-        mixture: What the model hears.
-        reference: The sound alone.
-        before: What the prompt brings out at the start.
-        after: What it brings out in the end.
-        before_db: SI-SDR improvement of ``before``.
-        after_db: The same of ``after``.
-    """
-
-    background: tuple[str, ...]
-    mixture: Float[Tensor, "time"]
-    reference: Float[Tensor, "time"]
-    before: Float[Tensor, "time"]
-    after: Float[Tensor, "time"]
-    before_db: float
-    after_db: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +112,12 @@ class Lesson:
         num_held_back: How many of them it was checked with instead; 0 where there was only one,
             and the check is on what it learnt.
         start: What its vectors began with.
-        checks: Mean SI-SDR improvement on the check's mixtures, in dB, while it learnt.
+        checks: Mean SI-SDR improvement on the mixtures to choose with, in dB, while it learnt.
         best: The check that the prompt is from.
-        examples: The mixtures of the check.
-        absent_before_db: Level of the prompt's stem relative to the mixture where its sound is
-            absent, with the vectors of the start.
+        ended: Why it learnt no longer.
+        examples: The mixtures that it is reported with; no state was chosen on them.
+        absent_before_db: Level of the prompt's stem relative to each of these mixtures without
+            the sound, with the vectors of the start.
         absent_after_db: The same in the end.
         seconds: How long it took.
         warnings: What is odd about the clips.
@@ -149,21 +130,50 @@ class Lesson:
     start: str
     checks: tuple[Check, ...]
     best: Check
+    ended: str
     examples: tuple[Example, ...]
-    absent_before_db: float
-    absent_after_db: float
+    absent_before_db: tuple[float, ...]
+    absent_after_db: tuple[float, ...]
     seconds: float
     warnings: tuple[str, ...]
 
     @property
     def before_db(self) -> float:
-        """Mean SI-SDR improvement before it learnt."""
-        return self.checks[0].score
+        """Mean SI-SDR improvement of the start."""
+        return fmean(example.before_db for example in self.examples)
 
     @property
     def after_db(self) -> float:
         """Mean SI-SDR improvement of the prompt."""
-        return self.best.score
+        return fmean(example.after_db for example in self.examples)
+
+    @property
+    def gain_error_db(self) -> float:
+        """Standard error of what it gained, see ``gain_error_db``."""
+        return gain_error_db(self.examples)
+
+    @property
+    def verdict(self) -> str:
+        """What it gained, in words: no clear gain where that is less than two standard errors."""
+        gain_db = self.after_db - self.before_db
+        # Nobody wants to read -0.0.
+        figures = f"{round(gain_db, 1) + 0.0:+.1f} ± {self.gain_error_db:.1f} dB"
+        if abs(gain_db) <= _CLEAR * self.gain_error_db:
+            return f"no clear gain: {figures}"
+        return f"{'gain' if gain_db > 0 else 'loss'} of {figures}"
+
+
+def gain_error_db(examples: Sequence[Example]) -> float:
+    """Standard error of the mean gain, in dB: how much it would vary with other mixtures.
+
+    The clips and backgrounds are the same in all of them, and what others would change is not in
+    it.
+
+    Args:
+        examples: Two or more.
+    """
+    gains = [example.after_db - example.before_db for example in examples]
+    return stdev(gains) / math.sqrt(len(gains))
 
 
 def teach(
@@ -201,23 +211,18 @@ def teach(
         if options.background is None
         else backgrounds_in(options.background, model.prompts.names, shelf)
     )
-    lesson_plan = _LessonPlan(
-        name,
-        _shelve(learnt, shelf),
-        _shelve(held_back, shelf) if held_back else (),
-        backgrounds,
-        model,
-        shelf,
-        options.seed,
+    parts = part_backgrounds(backgrounds.clips, shelf, options.seed)
+    lesson_plan = LessonPlan(
+        _shelve(learnt, shelf), _shelve(held_back, shelf), parts, model, shelf, options.seed
     )
     on_step(Step("looking for a start", 0, None, "mixtures"))
     looks = lesson_plan.looks()
-    started = _start(model, name, examples, looks, options)
+    started = _start(model, name, learnt, looks, options)
     before = model.with_prompts({name: started.vectors})
     step_s = _seconds_per_step(before, looks)
     left_s = (deadline - time.monotonic()) * (1.0 - _RESERVE)
-    num_steps = max(1, min(options.tuning.num_steps, int(left_s / step_s)))
-    tuning = dataclasses.replace(options.tuning, num_steps=num_steps)
+    tuning = _within(options, max(1, int(left_s / step_s)))
+    num_steps = tuning.num_steps
 
     def goes_on(step: int) -> bool:
         on_step(Step(f"teaching {name}", step, num_steps, "mixtures"))
@@ -227,7 +232,6 @@ def teach(
         model, {name: started.vectors}, lesson_plan.batches(), lesson_plan.score, tuning, goes_on
     )
     seconds = time.monotonic() - begun
-    absent = [lesson_plan.level_when_absent_db(each) for each in (before, tuned.model)]
     lesson = Lesson(
         prompt=PromptFile(name, tuned.vectors[name], model_fingerprint(bundle.folder)),
         model=tuned.model,
@@ -236,11 +240,12 @@ def teach(
         start=started.name,
         checks=tuned.checks,
         best=tuned.best,
+        ended=_why_it_ended(tuned, tuning, options),
         examples=lesson_plan.examples(before, tuned.model),
-        absent_before_db=absent[0],
-        absent_after_db=absent[1],
+        absent_before_db=lesson_plan.levels_when_absent_db(before),
+        absent_after_db=lesson_plan.levels_when_absent_db(tuned.model),
         seconds=seconds,
-        warnings=(*examples.warnings, *_scarcity(examples, held_back)),
+        warnings=(*examples.warnings, *_scarcity(examples, held_back, parts.shared)),
     )
     provenance = _provenance(lesson, bundle, backgrounds, options)
     return dataclasses.replace(
@@ -248,155 +253,33 @@ def teach(
     )
 
 
-class _LessonPlan:
-    """The mixtures of a lesson: an endless stream to learn from, and fixed ones to check with."""
+def _within(options: TeachOptions, most_steps: int) -> TuningConfig:
+    """How it learns if no more steps than these fit into the time."""
+    tuning = options.tuning
+    if not options.fills_time:
+        return dataclasses.replace(tuning, num_steps=min(tuning.num_steps, most_steps))
+    check_every = round(tuning.check_every * most_steps / tuning.num_steps)
+    return dataclasses.replace(
+        tuning,
+        num_steps=most_steps,
+        check_every=max(tuning.check_every, check_every),
+        # Most is gained while the learning rate falls, near the end.
+        patience=most_steps,
+    )
 
-    def __init__(
-        self,
-        name: str,
-        learnt: tuple[Clip, ...],
-        held_back: tuple[Clip, ...],
-        backgrounds: Backgrounds,
-        model: WaveformModel,
-        shelf: ClipShelf,
-        seed: int,
-    ) -> None:
-        self._name = name
-        self._shelf = shelf
-        self._seed = seed
-        self._prompts = model.prompts.names
-        self._rows = {prompt: row for row, prompt in enumerate((*self._prompts, name))}
-        self._scenes = _scenes(name, backgrounds)
-        names = {prompt for scene in self._scenes for prompt in scene.prompts}
-        names |= set(backgrounds.clips)
-        self._recipe = MixRecipe(
-            crop_s=_CROP_S,
-            scenes=self._scenes,
-            gain_db=dict.fromkeys(names, (-10.0, 0.0)),
-            common_bandwidth_probability=0.5,
-        )
-        self._planner = Planner(self._recipe, {name: learnt, **backgrounds.clips})
-        checker = Planner(
-            dataclasses.replace(self._recipe, common_bandwidth_probability=0.0),
-            {name: held_back or learnt, **backgrounds.clips},
-        )
-        pairs = tuple(scene for scene in self._scenes if len(scene.prompts) == 2)
-        plans = fixed_plans(checker, pairs, _CHECKS_PER_SCENE, shelf.read, shelf.sample_rate, seed)
-        self._checks = [plan for some in plans.values() for plan in some]
 
-    def batches(self, label: str = "learn") -> Iterator[MixtureBatch]:
-        """Mixtures to learn from; equal labels give equal ones."""
-        number = 0
-        while True:
-            rng = random.Random(f"{self._seed}/{label}/{number}")
-            scene = rng.choices(self._scenes, [each.weight for each in self._scenes])[0]
-            is_alone = rng.random() < _ALONE
-            plans = tuple(
-                self._asked(
-                    self._maybe_absent(self._planner.draw_mixture(scene.prompts, rng), rng),
-                    is_alone,
-                )
-                for _ in range(_BATCH_SIZE)
-            )
-            yield self._render(plans)
-            number += 1
-
-    def looks(self) -> tuple[MixtureBatch, ...]:
-        """A few mixtures that are asked for the sound alone."""
-        stream = self.batches("look")
-        looks: list[MixtureBatch] = []
-        while len(looks) < _LOOK_BATCHES:
-            batch = next(stream)
-            place = self._place(batch)
-            only = slice(place, place + 1)
-            looks.append(
-                MixtureBatch(
-                    batch.mixture, batch.references[:, only], batch.prompt_indices[:, only]
-                )
-            )
-        return tuple(looks)
-
-    def score(self, model: WaveformModel) -> float:
-        """Mean SI-SDR improvement of the sound on the mixtures of the check, in dB."""
-        fast = for_inference(model)
-        gains = [self._gain(self._estimate(fast, batch), batch) for batch in self._check_batches()]
-        return sum(gains) / len(gains)
-
-    def level_when_absent_db(self, model: WaveformModel) -> float:
-        """Mean level of the sound's stem relative to the mixture where the sound is absent."""
-        fast = for_inference(model)
-        levels = []
-        for plan in self._checks:
-            silent = tuple(
-                dataclasses.replace(source, parts=()) if source.prompt == self._name else source
-                for source in plan.sources
-            )
-            batch = self._render((self._asked(dataclasses.replace(plan, sources=silent), False),))
-            estimate = self._estimate(fast, batch)
-            ratio = estimate.square().sum() / batch.mixture.square().sum().clamp_min(1e-12)
-            levels.append(10.0 * float(ratio.clamp_min(1e-12).log10()))
-        return sum(levels) / len(levels)
-
-    def examples(self, before: WaveformModel, after: WaveformModel) -> tuple[Example, ...]:
-        """The mixtures of the check as two models take them apart."""
-        fast = [for_inference(model) for model in (before, after)]
-        examples = []
-        for plan, batch in zip(self._checks, self._check_batches(), strict=True):
-            stems = [self._estimate(model, batch) for model in fast]
-            examples.append(
-                Example(
-                    background=tuple(
-                        source.prompt for source in plan.sources if source.prompt != self._name
-                    ),
-                    mixture=batch.mixture[0],
-                    reference=batch.references[0, self._place(batch)],
-                    before=stems[0],
-                    after=stems[1],
-                    before_db=self._gain(stems[0], batch),
-                    after_db=self._gain(stems[1], batch),
-                )
-            )
-        return tuple(examples)
-
-    def _check_batches(self) -> Iterator[MixtureBatch]:
-        for plan in self._checks:
-            yield self._render((self._asked(plan, False),))
-
-    def _place(self, batch: MixtureBatch) -> int:
-        return int((batch.prompt_indices[0] == self._rows[self._name]).nonzero()[0])
-
-    def _estimate(self, model: WaveformModel, batch: MixtureBatch) -> Float[Tensor, "time"]:
-        with torch.no_grad():
-            return model(batch.mixture, batch.prompt_indices)[0, self._place(batch)]
-
-    def _gain(self, estimate: Float[Tensor, "time"], batch: MixtureBatch) -> float:
-        reference = batch.references[0, self._place(batch)]
-        return float(si_sdr_db(estimate, reference) - si_sdr_db(batch.mixture[0], reference))
-
-    def _render(self, plans: tuple[MixPlan, ...]) -> MixtureBatch:
-        return render_batch(plans, self._shelf.read, self._shelf.sample_rate, self._rows)
-
-    def _asked(self, plan: MixPlan, is_alone: bool) -> MixPlan:
-        """Ask for the sound, and for what is beside it where a prompt is known for that."""
-        sources = tuple(
-            dataclasses.replace(
-                source,
-                is_asked=source.prompt == self._name
-                or (not is_alone and source.prompt in self._prompts),
-            )
-            for source in plan.sources
-        )
-        return dataclasses.replace(plan, sources=sources)
-
-    def _maybe_absent(self, plan: MixPlan, rng: random.Random) -> MixPlan:
-        """Now and then the sound is not there, so that its prompt learns to be silent."""
-        if rng.random() >= _ABSENT:
-            return plan
-        sources = tuple(
-            SourcePlan(source.prompt, (), source.gain_db) if source.prompt == self._name else source
-            for source in plan.sources
-        )
-        return dataclasses.replace(plan, sources=sources)
+def _why_it_ended(tuned: TunedPrompts, tuning: TuningConfig, options: TeachOptions) -> str:
+    last = tuned.checks[-1]
+    done = f"{last.step} step{'' if last.step == 1 else 's'}"
+    if last.loss is not None and not math.isfinite(last.loss):
+        return f"after {done}: its loss was no finite number any more"
+    if tuned.is_over:
+        return f"after {done}: {tuning.patience} checks brought nothing better"
+    if last.step < tuning.num_steps:
+        return f"after {done}: the time of {options.minutes:g} min was over"
+    if options.fills_time or tuning.num_steps < options.tuning.num_steps:
+        return f"after {done}, as many as fit into {options.minutes:g} min"
+    return f"after {done}, the most it was to take"
 
 
 @dataclass(frozen=True, eq=False)
@@ -405,27 +288,10 @@ class _Start:
     vectors: Float[Tensor, "vector dim"]
 
 
-def _scenes(name: str, backgrounds: Backgrounds) -> tuple[Scene, ...]:
-    """The sound with one or two backgrounds; speech first and music last, as models learnt it."""
-    has_music = "music-mix" in backgrounds.clips or any(
-        instrument in backgrounds.clips for instrument in ("drums", "bass", "other", "vocals")
-    )
-    kinds = [kind for kind in ("speech", "sfx", "sfx-mix", ANYTHING) if kind in backgrounds.clips]
-    kinds += ["music-mix"] if has_music else []
-    after = ("music-mix", ANYTHING)
-    scenes = [
-        Scene((name, kind) if kind in after else (kind, name), 1.0 if kind == "sfx" else 2.0)
-        for kind in kinds
-    ]
-    if "speech" in kinds and has_music:
-        scenes.append(Scene(("speech", name, "music-mix"), 1.0))
-    return tuple(scenes)
-
-
 def _start(
     model: WaveformModel,
     name: str,
-    examples: ExampleClips,
+    learnt: Sequence[ExampleClip],
     looks: Sequence[MixtureBatch],
     options: TeachOptions,
 ) -> _Start:
@@ -433,7 +299,9 @@ def _start(
     kind = options.start or ("clips" if model.tagger is not None else "nearest")
     if kind == "clips":
         found = "the mean of the clips"
-        vector = query_from_clips(model, [clip.path for clip in examples.clips])
+        vector = mean_embedding(
+            tagger_of(model), [clip.samples for clip in learnt], model.sample_rate
+        )
     elif kind == "random":
         found = kind
         generator = torch.Generator().manual_seed(options.seed)
@@ -500,14 +368,23 @@ def _split(
     )
 
 
-def _scarcity(examples: ExampleClips, held_back: Sequence[ExampleClip]) -> list[str]:
-    if held_back:
-        return []
-    clip = examples.clips[0]
-    return [
-        f"one clip only ({examples.seconds(clip):.1f} s): nothing could be held back, so the "
-        "figures are on the sound that it learnt from. Five clips make a prompt that knows others."
-    ]
+def _scarcity(
+    examples: ExampleClips, held_back: Sequence[ExampleClip], shared: Sequence[str]
+) -> list[str]:
+    found = []
+    if not held_back:
+        clip = examples.clips[0]
+        found.append(
+            f"one clip only ({examples.seconds(clip):.1f} s): nothing could be held back, so the "
+            "figures are on the sound that it learnt from. Five clips make a prompt that knows "
+            "others."
+        )
+    if shared:
+        found.append(
+            f"background {', '.join(shared)}: too few and too short recordings to hold some back, "
+            "so the figures are on those that it learnt with; give four of each, or longer ones."
+        )
+    return found
 
 
 def _shelve(clips: Sequence[ExampleClip], shelf: ClipShelf) -> tuple[Clip, ...]:
@@ -543,11 +420,17 @@ def _provenance(
             "learning_rate": options.tuning.learning_rate,
             "steps": lesson.checks[-1].step,
             "best_step": lesson.best.step,
+            "ended": lesson.ended,
             "held_back": lesson.num_held_back,
+            "mixtures": len(lesson.examples),
             "seed": options.seed,
         },
         prompt_files.BEFORE_DB: round(lesson.before_db, 2),
         prompt_files.AFTER_DB: round(lesson.after_db, 2),
+        prompt_files.GAIN_ERROR_DB: round(lesson.gain_error_db, 2),
+        prompt_files.VERDICT: lesson.verdict,
+        prompt_files.ABSENT_DB: round(median(lesson.absent_after_db), 2),
+        prompt_files.ABSENT_WORST_DB: round(max(lesson.absent_after_db), 2),
     }
     if options.licence:
         facts[prompt_files.LICENCE] = options.licence

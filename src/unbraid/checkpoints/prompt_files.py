@@ -59,10 +59,18 @@ CLIPS: Final = "clips"
 BACKGROUND: Final = "background"
 #: How it was made.
 SETTINGS: Final = "settings"
-#: SI-SDR in dB on recordings kept aside, with what the prompt began as.
+#: SI-SDR improvement in dB on recordings kept aside, with what the prompt began as.
 BEFORE_DB: Final = "before_db"
 #: The same with the finished prompt.
 AFTER_DB: Final = "after_db"
+#: Standard error of the difference of these two.
+GAIN_ERROR_DB: Final = "gain_error_db"
+#: What that means, in words.
+VERDICT: Final = "verdict"
+#: Level of the stem relative to mixtures in which its sound is absent, in dB: the median.
+ABSENT_DB: Final = "absent_db"
+#: The highest of these.
+ABSENT_WORST_DB: Final = "absent_worst_db"
 #: What may be done with it.
 LICENCE: Final = "licence"
 #: Anything else that people should know.
@@ -150,6 +158,21 @@ class PromptFile:
     def after_db(self) -> float | None:
         """``AFTER_DB``; None where that is not said."""
         return self._number(AFTER_DB)
+
+    @property
+    def gain_error_db(self) -> float | None:
+        """``GAIN_ERROR_DB``; None where that is not said."""
+        return self._number(GAIN_ERROR_DB)
+
+    @property
+    def absent_db(self) -> float | None:
+        """``ABSENT_DB``; None where that is not said."""
+        return self._number(ABSENT_DB)
+
+    @property
+    def absent_worst_db(self) -> float | None:
+        """``ABSENT_WORST_DB``; None where that is not said."""
+        return self._number(ABSENT_WORST_DB)
 
     def text(self, key: str) -> str:
         """What the provenance says under a key; empty where that is no text or not said."""

@@ -1,8 +1,8 @@
-"""Flags of the commands that let a whole model learn, ``finetune`` and ``adapt``."""
+"""Flags of the commands that let something learn: ``finetune``, ``adapt`` and ``teach``."""
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
 
@@ -14,7 +14,11 @@ LearningRate: TypeAlias = Annotated[
 Device: TypeAlias = Annotated[
     str, typer.Option("--device", "-d", help="auto, cpu, mps, cuda or cuda:N.")
 ]
-Seed: TypeAlias = Annotated[int, typer.Option(metavar="NUMBER", help="Of all that is drawn.")]
+# What every library takes that numbers are drawn with.
+_MOST_SEED: Final = 2**32 - 1
+Seed: TypeAlias = Annotated[
+    int, typer.Option(metavar="NUMBER", min=0, max=_MOST_SEED, help="Of all that is drawn.")
+]
 Overwrite: TypeAlias = Annotated[
     bool, typer.Option("--overwrite", help="Replace a model that is there.")
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unbraid.cli.console import one_line, print_rows, reports_errors, without_controls
+from unbraid.cli.learning_flags import Seed
 
 if TYPE_CHECKING:
     from unbraid.checkpoints import PromptFile
@@ -49,7 +50,7 @@ def list_all(model: _Model = "mini", as_json: _AsJson = False) -> None:
     for row in rows:
         remark = f"damaged: {row['problem']}" if row["problem"] else row["note"]
         cells = (row["name"], row["kind"], _or_blank(row["num_vectors"]))
-        scores = _scores(row["before_db"], row["after_db"])
+        scores = _scores(row["before_db"], row["after_db"], row["gain_error_db"])
         table.add_row(*cells, _or_blank(row["num_clips"]), scores, one_line(remark))
     Console(markup=False, highlight=False).print(table)
 
@@ -64,9 +65,8 @@ def show(
     as_json: _AsJson = False,
 ) -> None:
     """Show what is known about a prompt: what it was made from, for which model, how good it is."""
-    from unbraid.checkpoints import model_fingerprint, resolve_model
+    from unbraid.checkpoints import model_fingerprint, prompt_files, resolve_model
     from unbraid.checkpoints.bundle import read_config
-    from unbraid.checkpoints.prompt_files import is_prompt_path
     from unbraid.checkpoints.prompt_store import (
         find_installed,
         installed_prompts,
@@ -89,7 +89,7 @@ def show(
             also = {"asked as": f"{name}, another name of it"} if learned != name else {}
             print_rows({"name": learned, "kind": f"learned by {model}", **also})
         return
-    if is_prompt_path(name):
+    if prompt_files.is_prompt_path(name):
         stored = open_prompt(Path(name))
     else:
         stored = open_installed(find_installed(name, folder))
@@ -110,7 +110,9 @@ def show(
         "kind": "taught",
         "vectors": f"{prompt.num_vectors} of {prompt.vectors.shape[1]} numbers",
         "clips": _or_blank(prompt.num_clips),
-        "gain in dB": _scores(prompt.before_db, prompt.after_db),
+        "gain in dB": _scores(prompt.before_db, prompt.after_db, prompt.gain_error_db),
+        "verdict": one_line(prompt.text(prompt_files.VERDICT)),
+        "where absent": _absent(prompt.absent_db, prompt.absent_worst_db),
         "fits": model if fits else f"another model than {model}",
         "fingerprint": prompt.fingerprint,
         "file": one_line(stored.path),
@@ -184,7 +186,7 @@ def draw_map(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="Where the picture goes.")
     ] = Path("prompts.png"),
-    seed: Annotated[int, typer.Option(help="Of the search for places.")] = 0,
+    seed: Seed = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
 ) -> None:
     """Draw which prompts and clips lie near each other, as a picture in two dimensions."""
@@ -237,6 +239,9 @@ def _taught(stored: StoredPrompt) -> dict[str, Any]:
         num_clips=prompt.num_clips,
         before_db=prompt.before_db,
         after_db=prompt.after_db,
+        gain_error_db=prompt.gain_error_db,
+        absent_db=prompt.absent_db,
+        absent_worst_db=prompt.absent_worst_db,
         created=prompt.text(prompt_files.CREATED),
         licence=prompt.text(prompt_files.LICENCE),
         note=prompt.text(prompt_files.NOTE),
@@ -254,6 +259,9 @@ def _row(name: str, kind: str, **known: object) -> dict[str, Any]:
         "num_clips": None,
         "before_db": None,
         "after_db": None,
+        "gain_error_db": None,
+        "absent_db": None,
+        "absent_worst_db": None,
         "created": "",
         "licence": "",
         "note": "",
@@ -264,11 +272,20 @@ def _row(name: str, kind: str, **known: object) -> dict[str, Any]:
     }
 
 
-def _scores(before_db: float | None, after_db: float | None) -> str:
+def _scores(before_db: float | None, after_db: float | None, error_db: float | None) -> str:
     if before_db is None and after_db is None:
         return ""
     before, after = ("?" if each is None else f"{each:.1f}" for each in (before_db, after_db))
-    return f"{before} -> {after}"
+    error = "" if error_db is None else f" (± {error_db:.1f})"
+    return f"{before} -> {after}{error}"
+
+
+def _absent(median_db: float | None, worst_db: float | None) -> str:
+    """How silent the stem is where there is nothing for it."""
+    if median_db is None:
+        return ""
+    worst = "" if worst_db is None else f", {worst_db:.1f} dB at worst"
+    return f"{median_db:.1f} dB relative to the mixture (median){worst}"
 
 
 def _or_blank(number: int | None) -> str:

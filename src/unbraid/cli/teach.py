@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from unbraid.cli.console import one_line, print_warning, reports_errors
+from unbraid.cli.learning_flags import Seed
 
 
 @reports_errors
@@ -37,11 +39,22 @@ def teach(
         ),
     ] = None,
     minutes: Annotated[
-        float, typer.Option(metavar="MINUTES", help="How long it may learn and check.")
-    ] = 2.5,
+        float | None,
+        typer.Option(
+            metavar="MINUTES",
+            help="How long it may learn and check; it takes as many steps as fit, unless --steps "
+            "says how many.",
+            show_default="2.5 at most",
+        ),
+    ] = None,
     steps: Annotated[
-        int, typer.Option(metavar="STEPS", help="The most steps that it takes.")
-    ] = 200,
+        int | None,
+        typer.Option(
+            metavar="STEPS",
+            help="The most steps that it takes.",
+            show_default="200; with --minutes as many as fit",
+        ),
+    ] = None,
     vectors: Annotated[
         str,
         typer.Option(
@@ -60,7 +73,7 @@ def teach(
     loss: Annotated[
         str, typer.Option(metavar="snr|l1", help="What is made small: see the guide.")
     ] = "snr",
-    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of all that is drawn.")] = 0,
+    seed: Seed = 0,
     licence: Annotated[
         str, typer.Option(metavar="TEXT", help="Licence of the prompt, kept in its file.")
     ] = "",
@@ -80,6 +93,8 @@ def teach(
     Five clips of a second or more make a prompt of a few kilobytes that can be used, shared and
     named beside all others. The model is not changed.
     """
+    from statistics import median
+
     from unbraid.apps.keep_lesson import keep_lesson, refuse_taken
     from unbraid.apps.teach import TeachOptions
     from unbraid.apps.teach import teach as teach_sound
@@ -92,12 +107,16 @@ def teach(
         raise ConfigError(f"--vectors {vectors}: unknown; choose band or one.")
     if loss not in ("snr", "l1"):
         raise ConfigError(f"--loss {loss}: unknown; choose snr or l1.")
+    tuning = TuningConfig(loss="l1" if loss == "l1" else "snr")
+    if steps is not None:
+        tuning = replace(tuning, num_steps=steps)
     options = TeachOptions(
-        minutes=minutes,
+        minutes=TeachOptions.minutes if minutes is None else minutes,
         background=background,
         vectors="one" if vectors == "one" else "band",
         start=start,
-        tuning=TuningConfig(loss="l1" if loss == "l1" else "snr", num_steps=steps),
+        tuning=tuning,
+        fills_time=minutes is not None and steps is None,
         seed=seed,
         licence=licence,
         note=note,
@@ -105,7 +124,7 @@ def teach(
     folder = resolve_model(model)
     bundle = load_bundle(folder)
     # Not after minutes of work.
-    refuse_taken(name, out, bundle, is_installed=install, overwrite=overwrite)
+    refuse_taken(name, out, bundle, install=install, overwrite=overwrite)
     with WorkBar(not quiet) as bar:
         lesson = teach_sound(bundle, name, clips, options, bar.update)
     kept = keep_lesson(lesson, out, bundle, install=install, overwrite=overwrite)
@@ -113,16 +132,21 @@ def teach(
         return
     for warning in lesson.warnings:
         print_warning(warning)
+    clips_held_back = f", {lesson.num_held_back} of them held back" if lesson.num_held_back else ""
     print(
-        f"{name}: began as {lesson.start}, {len(lesson.clips.clips)} clips, {lesson.seconds:.0f} s"
+        f"{name}: began as {lesson.start}, {len(lesson.clips.clips)} clips{clips_held_back}, "
+        f"{lesson.seconds:.0f} s"
     )
+    print(f"  ended {lesson.ended}")
     print(
         f"  SI-SDR over the mixture  {lesson.before_db:+.1f} dB before, "
-        f"{lesson.after_db:+.1f} dB after"
+        f"{lesson.after_db:+.1f} dB after, {len(lesson.examples)} mixtures"
     )
+    print(f"  {lesson.verdict}")
     print(
-        f"  where it is absent       {lesson.absent_before_db:.1f} dB before, "
-        f"{lesson.absent_after_db:.1f} dB after, relative to the mixture"
+        f"  where it is absent       {median(lesson.absent_after_db):.1f} dB relative to the "
+        f"mixture (median), {max(lesson.absent_after_db):.1f} dB at worst; before "
+        f"{median(lesson.absent_before_db):.1f} and {max(lesson.absent_before_db):.1f} dB"
     )
     print(f"  prompt  {one_line(kept.prompt)}")
     print(f"  report  {one_line(kept.report)}")

@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid.apps.example_clips import digest_of_clip
 from unbraid.apps.pictures import spectrogram_strip_png
-from unbraid.apps.queries import digest_of_clip
 from unbraid.apps.recordings import RecordingFile
 from unbraid.apps.separate_files import (
     PRESENCE,

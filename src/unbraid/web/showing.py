@@ -182,7 +182,7 @@ def taught_html(taught: Taught, visitor: Visitor) -> str:
     return f"""<div class="ub-message ub-told" role="status">
   <p><strong>{escape(taught.name)}</strong> is learnt from {clips} and ticked above. It lifts the
   sound by {minus(f"{taught.after_db:.1f}")} dB SI-SDR over the mixture;
-  before, it was {minus(f"{taught.before_db:.1f}")} dB.</p>
+  before, it was {minus(f"{taught.before_db:.1f}")} dB ({escape(minus(taught.verdict))}).</p>
   <p><a class="ub-button" {prompt}>Download the prompt</a>
   <a class="ub-button" {report}>Download the report</a></p>
   {warned}</div>"""

@@ -35,6 +35,7 @@ class Taught:
         num_clips: What it learnt from.
         before_db: SI-SDR improvement on mixtures that were held back, at the start.
         after_db: The same in the end.
+        verdict: What it gained, in words.
         warnings: What is odd about the clips.
     """
 
@@ -44,6 +45,7 @@ class Taught:
     num_clips: int
     before_db: float
     after_db: float
+    verdict: str
     warnings: tuple[str, ...]
 
 
@@ -103,6 +105,7 @@ def teach_prompt(
             len(lesson.clips.clips),
             lesson.before_db,
             lesson.after_db,
+            lesson.verdict,
             tuple(_without_folders(text, clips) for text in lesson.warnings),
         )
 

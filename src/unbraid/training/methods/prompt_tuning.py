@@ -81,12 +81,15 @@ class TunedPrompts:
             tuning a network of its own.
         checks: All checks in order.
         best: The check that the vectors are from: never worse than the first.
+        is_over: Whether checks or a broken loss ended it, and not the number of steps or
+            whoever may stop it.
     """
 
     vectors: Mapping[str, Float[Tensor, "vector dim"]]
     model: WaveformModel
     checks: tuple[Check, ...]
     best: Check
+    is_over: bool
 
 
 #: Measures a model that knows the new prompts; higher is better.
@@ -165,7 +168,7 @@ def tune_prompts(
         goes_on,
     )
     vectors, best_model = learnt.state
-    return TunedPrompts(vectors, best_model, learnt.checks, learnt.best)
+    return TunedPrompts(vectors, best_model, learnt.checks, learnt.best, learnt.is_over)
 
 
 def nearest_prompt(
