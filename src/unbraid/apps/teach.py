@@ -278,7 +278,7 @@ def _why_it_ended(tuned: TunedPrompts, tuning: TuningConfig, options: TeachOptio
     if last.step < tuning.num_steps:
         return f"after {done}: the time of {options.minutes:g} min was over"
     if options.fills_time or tuning.num_steps < options.tuning.num_steps:
-        return f"after {done}, as many as fit into {options.minutes:g} min"
+        return f"after {done}, as many as were planned for {options.minutes:g} min"
     return f"after {done}, the most it was to take"
 
 
