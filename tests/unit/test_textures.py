@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unbraid.apps.example_clips import likeness
+from unbraid.apps.odd_clips import likeness, our_tagger
 from unbraid.data.shelf import ClipShelf
 from unbraid.mixing.textures import events, textures
 
@@ -34,7 +34,7 @@ def test_no_global_random_number_is_drawn() -> None:
 
 def test_no_two_sounds_are_alike() -> None:
     sounds = textures(2.0, RATE) | events(2.0, RATE)
-    alike = likeness(list(sounds.values()), RATE).fill_diagonal_(-1)
+    alike = likeness(list(sounds.values()), RATE, our_tagger()).fill_diagonal_(-1)
     assert alike.max() < 0.97
 
 
