@@ -23,7 +23,7 @@ from torch import Tensor
 from unbraid._version import __version__
 from unbraid.apps.lanes_picture import Lane, lanes_png
 from unbraid.apps.presence_file import read_presence
-from unbraid.apps.recordings import RecordingFile
+from unbraid.apps.recordings import RecordingFile, as_argument
 from unbraid.apps.separate_files import FileResult, SeparateOptions, separate_file
 from unbraid.apps.separator import Separator, load_separator
 from unbraid.apps.sidecar import read_sidecar, sidecar_content
@@ -522,9 +522,7 @@ class _Discovering:
     def _command(self, prompts: Sequence[str]) -> str | None:
         if not prompts:
             return None
-        path = str(self._path)
-        # A leading dash would make it an option.
-        words = ["unbraid", "separate", f"./{path}" if path.startswith("-") else path]
+        words = ["unbraid", "separate", as_argument(str(self._path))]
         model = self._options.model or self._options.model_name
         if self._separator.model.names_sources and model != DEFAULT_MODEL:
             words += ["-m", model]

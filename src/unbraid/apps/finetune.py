@@ -50,7 +50,6 @@ from unbraid.types import Step, StepCallback, Waveform
 #: What is measured; the first one decides.
 MEASURES = ("si_sdr_db", "sdr_v4_db")
 
-
 # One song in five is held back, and one at least.
 _HELD_BACK = 5
 # Of the pieces that are measured; models are often not made for longer ones.

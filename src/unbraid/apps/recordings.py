@@ -15,6 +15,15 @@ from unbraid.audio.decode import MEDIA_EXTENSIONS
 from unbraid.errors import AudioError, ConfigError
 
 
+def as_argument(path: str) -> str:
+    """A path as a word of a command line that cannot be taken for a flag.
+
+    >>> as_argument("-x.wav"), as_argument("x.wav")
+    ('./-x.wav', 'x.wav')
+    """
+    return f"./{path}" if path.startswith("-") else path
+
+
 @dataclass(frozen=True)
 class Origin:
     """The file in a store that a recording is a copy of.

@@ -7,13 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unbraid.apps.example_clips import (
-    LEAST_SOUND_S,
-    digest_of_clip,
-    files_in,
-    read_clip,
-    sound_s,
-)
+from unbraid.apps.example_clips import LEAST_SOUND_S, files_in, read_clip, sound_s
 from unbraid.apps.queries import name_queries
 from unbraid.errors import AudioError
 
@@ -65,13 +59,14 @@ def _shown(path: Path) -> ShownSound:
     clips = files_in(path)
     if not clips:
         raise AudioError(f"{path}: no recordings there; give a clip, or a folder of clips.")
-    length_s = sum(sound_s(read_clip(clip, _RATE), _RATE) for clip in clips)
+    heard = [read_clip(clip, _RATE) for clip in clips]
+    length_s = sum(sound_s(clip, _RATE) for clip in heard)
     warnings = []
     if length_s < LEAST_SOUND_S:
         warnings.append(
             f"{path}: only {1000 * length_s:.0f} ms of sound, too little to tell what it sounds "
             f"like; give at least {LEAST_SOUND_S:g} s."
         )
-    digests = [digest_of_clip(clip) for clip in clips]
+    digests = [clip.sha256 for clip in heard]
     digest = joint_digest(digests) if path.is_dir() else digests[0]
     return ShownSound(tuple(clips), digest, tuple(warnings))

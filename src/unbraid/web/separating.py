@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unbraid.apps.example_clips import digest_of_clip
 from unbraid.apps.pictures import spectrogram_strip_png
-from unbraid.apps.recordings import RecordingFile
+from unbraid.apps.recordings import RecordingFile, as_argument
 from unbraid.apps.separate_files import (
     PRESENCE,
     FileResult,
@@ -323,9 +323,9 @@ def _blocks(path: Path) -> tuple[Iterator[Float[Tensor, "channel _"]], int, floa
 
 def _command(upload: Upload, wishes: Wishes, brought: _Brought) -> str:
     """What gives the same stems in the folder with the visitor's files."""
-    words = ["unbraid", "separate", _as_path(upload.name), "-m", wishes.model]
+    words = ["unbraid", "separate", as_argument(upload.name), "-m", wishes.model]
     prompts = [
-        _as_path(brought.prompts[name].name) if name in brought.prompts else name
+        as_argument(brought.prompts[name].name) if name in brought.prompts else name
         for name in wishes.prompts
         if name not in brought.clips
     ]
@@ -333,7 +333,7 @@ def _command(upload: Upload, wishes: Wishes, brought: _Brought) -> str:
         words += ["-p", ",".join(prompts)]
     for name in wishes.prompts:
         if name in brought.clips:
-            words += ["--query", _as_path(brought.clips[name].name)]
+            words += ["--query", as_argument(brought.clips[name].name)]
     if wishes.container != "wav":
         words.append(f"--{wishes.container}")
     if wishes.is_gated:
@@ -341,8 +341,3 @@ def _command(upload: Upload, wishes: Wishes, brought: _Brought) -> str:
     if wishes.has_residual:
         words.append("--residual")
     return shlex.join(words)
-
-
-def _as_path(name: str) -> str:
-    """A file's name that cannot be taken for a flag."""
-    return f"./{name}" if name.startswith("-") else name
